@@ -1,0 +1,226 @@
+/**
+ * The shared nouns: what the rooms hand to each other. Types and tiny pure functions only; this
+ * file imports nothing, so that no room pulls in another through it.
+ *
+ * Two coordinates, two words, never mixed: a `Position` is a place in the binlog, a `Seq` a place
+ * in a spool queue.
+ */
+
+/** Version of everything that the agent keeps on disk. A newer one is refused at open. */
+export const STATE_FORMAT_VERSION = 1;
+
+// ---------------------------------------------------------------------------------------------
+// Column values
+
+/** A JSON column's text: emitted as it is, not as a string. */
+export interface JsonText {
+  readonly json: string;
+}
+
+/** A text column whose bytes are not valid in its character set; nothing of it is lost. */
+export interface InvalidText {
+  /** Decoded with U+FFFD in place of what could not be decoded. */
+  readonly text: string;
+  /** The bytes as the column holds them, base64. */
+  readonly base64: string;
+}
+
+/**
+ * A decoded column value in its final, lossless form (spec.md section 3): DECIMAL and BIGINT as
+ * strings, other integers and FLOAT/DOUBLE as numbers, DATETIME/TIMESTAMP as RFC 3339 UTC, DATE as
+ * YYYY-MM-DD, zero or partial dates as null, binary as base64.
+ */
+export type Value = string | number | null | JsonText | InvalidText;
+
+// ---------------------------------------------------------------------------------------------
+// What to follow
+
+/** One table to follow, as the mapping wants it. Names are without the shop's table prefix. */
+export interface FollowedTable {
+  readonly table: string;
+  /** Columns to decode; all others are skipped by their length. The order is that of row values. */
+  readonly columns: readonly string[];
+  /** Indices into `columns` of the entity's key. A change of one of them makes `old` complete. */
+  readonly keyColumns: readonly number[];
+}
+
+// ---------------------------------------------------------------------------------------------
+// Changes and transactions
+
+export type RowKind = "insert" | "update" | "delete";
+
+/** One row image of a followed table, inside a committed transaction. */
+export interface RowChange {
+  /** Index into the list of followed tables. */
+  readonly table: number;
+  readonly kind: RowKind;
+  /**
+   * The whole followed row: after image of insert and update, before image of delete, in the order
+   * of `FollowedTable.columns`. `undefined` where the shop's table has no such column.
+   */
+  readonly row: readonly (Value | undefined)[];
+  /**
+   * Update only: old values of the columns whose stored bytes differ, `undefined` = unchanged.
+   * Complete (every present column) when a key column differs. `null` for insert and delete.
+   */
+  readonly old: readonly (Value | undefined)[] | null;
+  /** Which row image of this table in the transaction, from 0; counts rolled-back images too. */
+  readonly imageIndex: number;
+  /** Which row image of all followed tables in the transaction, from 0; counts like imageIndex. */
+  readonly ordinal: number;
+}
+
+/** A place in one server's binlog. `position` is exact above 32 bits. */
+export interface Position {
+  readonly file: string;
+  readonly position: number;
+}
+
+/**
+ * A committed transaction, or one part of a committed transaction that is larger than a part.
+ * Part boundaries are functions of the transaction's bytes alone, so a re-read cuts the same way.
+ */
+export interface TransactionPart {
+  readonly kind: "transaction";
+  /** Where the group starts (its Gtid event) and ends (after its Xid or COMMIT). */
+  readonly start: Position;
+  readonly end: Position;
+  /** MariaDB `domain-server-seq`, MySQL `uuid:number`, null where the server has none. */
+  readonly gtid: string | null;
+  readonly serverId: number;
+  /** Commit time in milliseconds since 1970 (whole seconds where the server has no better). */
+  readonly commitTimeMs: number;
+  readonly changes: readonly RowChange[];
+  /** Row images before this part; 0 in the first or only one. */
+  readonly firstOrdinal: number;
+  readonly isLast: boolean;
+  /** Where to go on once this part is durable. */
+  readonly checkpoint: Checkpoint;
+}
+
+/** Something about a followed table that no row says. */
+export interface TableEvent {
+  readonly kind: "table";
+  readonly table: number;
+  /** reset: truncated, dropped or rebuilt; altered: its columns changed. */
+  readonly what: "reset" | "altered";
+  /** First words of the statement, never its literals. */
+  readonly statement: string;
+  readonly end: Position;
+  readonly gtid: string | null;
+  readonly serverId: number;
+  readonly commitTimeMs: number;
+  readonly checkpoint: Checkpoint;
+}
+
+/** Nothing of ours happened up to here: only the checkpoint moves. */
+export interface Progress {
+  readonly kind: "progress";
+  /** Commit time of the newest transaction seen, or null for a heartbeat. */
+  readonly commitTimeMs: number | null;
+  readonly checkpoint: Checkpoint;
+}
+
+export type SourceItem = TransactionPart | TableEvent | Progress;
+
+// ---------------------------------------------------------------------------------------------
+// Checkpoint
+
+/** Identity of the last whole transaction, re-read and compared at start (proof of position). */
+export interface TransactionIdentity {
+  readonly file: string;
+  readonly startPosition: number;
+  readonly endPosition: number;
+  readonly gtid: string | null;
+  readonly xid: string | null;
+  readonly timestampSeconds: number;
+  /** CRC-32 over the group's row events as they stand in the binlog, 8 hexadecimal digits. */
+  readonly rowsCrc32: string;
+}
+
+/** Progress inside a transaction that was proven to be committed (invariant 2). */
+export interface PartialTransaction {
+  readonly start: Position;
+  readonly end: Position;
+  /** Row images of followed tables that are done, and how many events they made. */
+  readonly ordinal: number;
+  readonly events: number;
+  /** Ranges of ordinals that a ROLLBACK TO SAVEPOINT took back: [from, to). */
+  readonly rolledBack: readonly (readonly [number, number])[];
+}
+
+/** Where capture goes on. Made by the source, stored by the spool, opaque to all others. */
+export interface Checkpoint {
+  readonly formatVersion: number;
+  /** Timeline of the source's history (spec.md section 4). */
+  readonly epoch: number;
+  readonly file: string;
+  /** Exact 64-bit end of the last whole transaction. */
+  readonly position: number;
+  /** Last boundary that the 32-bit dump command can name, at or before `position`. */
+  readonly resumePosition: number;
+  /** MariaDB GTID position or MySQL GTID set of everything done; null where there is none. */
+  readonly gtidSet: string | null;
+  readonly serverId: number;
+  readonly serverUuid: string | null;
+  readonly lastTransaction: TransactionIdentity | null;
+  readonly partial: PartialTransaction | null;
+  /** Newest commit time seen, milliseconds since 1970; feeds the next epoch. */
+  readonly newestCommitMs: number;
+}
+
+/** The number in a binlog's file name: `mariadb-bin.000123` is 123. */
+export function binlogFileNumber(file: string): number {
+  const dot = file.lastIndexOf(".");
+  const number = Number(file.slice(dot + 1));
+  if (dot < 0 || !Number.isSafeInteger(number)) {
+    throw new Error(`binlog file name "${file}" does not end with a number`);
+  }
+  return number;
+}
+
+// ---------------------------------------------------------------------------------------------
+// Events
+
+export type Op = "c" | "u" | "d" | "r";
+
+/** What a spooled record is to the forwarder. */
+export type EventKind = "entity" | "control";
+
+/** One event, encoded, on its way to the spool. The bytes are those of the wire (encode once). */
+export interface OutboundEvent {
+  readonly kind: EventKind;
+  /** Queue that orders it: the topic of its entity. A control event about an entity stands in that
+   * entity's queue as a barrier, and goes to `topic`. */
+  readonly queue: string;
+  readonly topic: string;
+  /** Source table without prefix; "" for control events. Label of metrics. */
+  readonly table: string;
+  readonly op: Op | "";
+  /** Deterministic CloudEvent id, also the entryId of the bulk request. */
+  readonly id: string;
+  /** Entity key inside the agent (table tag and length-prefixed parts); "" for control events. */
+  readonly entityKey: string;
+  readonly commitTimeMs: number;
+  readonly capturedAtMs: number;
+  /** Waits until all earlier records of its queue were accepted, and holds all later ones. */
+  readonly barrier: boolean;
+  /** Over Dapr's limit: goes to the dead letters without being tried. */
+  readonly oversize: boolean;
+  /**
+   * The CloudEvent as a JSON string literal in UTF-8, quotes included: ready to stand as `event`
+   * in a bulk entry. `JSON.parse(JSON.parse(text))` is the CloudEvent.
+   */
+  readonly payload: Buffer;
+}
+
+/** Place in a queue: 1, 2, 3, ... without gaps. */
+export type Seq = number;
+
+/** An event read back from the spool, verified. */
+export interface SpooledEvent extends OutboundEvent {
+  readonly seq: Seq;
+}
+
+/** Two lanes a topic: live changes, and bulk work (snapshot, resync). */
+export type Lane = "live" | "bulk";

@@ -1,0 +1,183 @@
+/**
+ * What the rooms ask of each other. Interfaces only: a room implements one without importing the
+ * room that calls it, and `main.ts` joins them.
+ */
+import type {
+  Checkpoint,
+  FollowedTable,
+  Op,
+  OutboundEvent,
+  Seq,
+  SourceItem,
+  SpooledEvent,
+  TableEvent,
+  TransactionPart,
+} from "./change.ts";
+
+// ---------------------------------------------------------------------------------------------
+// source -> capture
+
+export interface ChangeSource {
+  /**
+   * Committed transactions after the checkpoint, in order, in batches of what is at hand (bounded
+   * in rows and bytes). Pulling is the only back-pressure: while nothing is pulled the stream is
+   * paused, and after 10 s closed on purpose and resumed by position. Reconnects by itself; throws
+   * only what a reconnect cannot mend (an AgentError). Ends when the signal aborts.
+   */
+  batches(after: Checkpoint | null, signal: AbortSignal): AsyncIterable<readonly SourceItem[]>;
+  /** For /health, status and the log. */
+  status(): SourceStatus;
+}
+
+export interface SourceStatus {
+  readonly state: "stopped" | "connecting" | "streaming" | "paused" | "waiting";
+  /** What it waits for, in words, when connecting or waiting. */
+  readonly reason: string | null;
+  readonly server: string | null;
+  /** Milliseconds since the last packet (event or heartbeat), null before the first. */
+  readonly silentMs: number | null;
+  readonly reconnects: number;
+}
+
+// ---------------------------------------------------------------------------------------------
+// transform -> capture
+
+export interface EventEncoder {
+  /** Tables and columns that the mapping wants, without prefix. */
+  readonly tables: readonly FollowedTable[];
+  /**
+   * Events of one part, in order. Pure: the same part and epoch give the same events, but for
+   * `synced_at`.
+   */
+  encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[];
+}
+
+export interface EncodeContext {
+  readonly epoch: number;
+  /** When the agent captured it: milliseconds since 1970. */
+  readonly capturedAtMs: number;
+  /** Events that earlier parts of the same transaction made; 0 for a whole one. */
+  readonly eventsBefore: number;
+}
+
+// ---------------------------------------------------------------------------------------------
+// capture -> spool
+
+export interface AppendBatch {
+  readonly events: readonly OutboundEvent[];
+  /** Written in the same synced batch as the events that it covers (invariant 1). */
+  readonly checkpoint: Checkpoint;
+}
+
+export interface SpoolWriter {
+  checkpoint(): Checkpoint | null;
+  /**
+   * Resolves when events and checkpoint are on disk (fsync returned). Waits, without losing
+   * anything, while the spool is at its byte limit or the volume at its free-space floor. Batches
+   * given while an fsync runs are written together by the next one, in order.
+   */
+  append(batch: AppendBatch): Promise<void>;
+}
+
+// ---------------------------------------------------------------------------------------------
+// spool -> forward
+
+export interface QueueState {
+  readonly queue: string;
+  /** Everything up to here is accepted or quarantined. */
+  readonly acked: Seq;
+  /** Newest durable record; equals `acked` when empty. */
+  readonly last: Seq;
+}
+
+export interface QueueReader {
+  queues(): readonly QueueState[];
+  /**
+   * Records after `after`, in order, verified (checksum, key, contiguity); empty at the end.
+   * Rejects with AgentError SPOOL_CORRUPT instead of delivering a damaged one.
+   */
+  read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]>;
+  /** Everything up to `through` may be trimmed. Lazily persisted: a lost ack is a redelivery. */
+  ack(queue: string, through: Seq): void;
+  /** Durable when it resolves. The record itself leaves its queue by `ack`. */
+  quarantine(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void>;
+  /** Calls back after each durable append, with the queues that grew. Returns the unsubscriber. */
+  onAppended(listener: (queues: readonly string[]) => void): () => void;
+}
+
+export interface ReadLimits {
+  readonly maxEvents: number;
+  readonly maxBytes: number;
+}
+
+export interface QuarantineVerdict {
+  /** Why, as a stable code: Dapr's errorCode or the agent's. */
+  readonly code: string;
+  readonly reason: string;
+  readonly attempts: number;
+  /** Whether the broker has the dead letter; false when that was refused too. */
+  readonly deadLetterAccepted: boolean;
+}
+
+// ---------------------------------------------------------------------------------------------
+// transform -> forward (handed over by main): events that the forwarder itself has to make
+
+export interface ControlEncoder {
+  /** The dead letter of an event, in wire form. `payload` is left out over the limit. */
+  deadLetter(event: SpooledEvent, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">): OutboundEvent;
+  /** One heartbeat, in wire form. */
+  heartbeat(facts: HeartbeatFacts): OutboundEvent;
+}
+
+export interface HeartbeatFacts {
+  readonly epoch: number;
+  /** All commits up to this time and position were accepted; null before the first. */
+  readonly completeUpToMs: number | null;
+  readonly file: string | null;
+  readonly position: number | null;
+  readonly gtidSet: string | null;
+  readonly backlogEvents: number;
+  readonly backlogBytes: number;
+  /** Topics on hold. */
+  readonly held: readonly string[];
+  readonly quarantined: number;
+  readonly nowMs: number;
+}
+
+// ---------------------------------------------------------------------------------------------
+// rooms -> observe
+
+export interface CaptureObserver {
+  batchCaptured(facts: { readonly rows: number; readonly events: number; readonly suppressed: number }): void;
+  /** Newest commit time the source has shown, for lag. */
+  commitSeen(commitTimeMs: number): void;
+}
+
+export interface SourceObserver {
+  connected(): void;
+  disconnected(code: string): void;
+  bytesRead(bytes: number): void;
+  /** Counted oddities: "zero_date", "invalid_text", "rolled_back_group", "large_transaction". */
+  oddity(what: string, table: string): void;
+}
+
+export interface SpoolObserver {
+  synced(facts: { readonly seconds: number; readonly events: number; readonly bytes: number }): void;
+  intakeClosed(code: "SPOOL_FULL" | "DISK_FULL", message: string): void;
+  intakeOpened(): void;
+}
+
+export interface ForwardObserver {
+  published(facts: {
+    readonly table: string;
+    readonly op: Op | "";
+    readonly seconds: number;
+    readonly commitTimeMs: number;
+    readonly snapshot: boolean;
+  }): void;
+  publishFailed(facts: { readonly table: string; readonly errorType: string }): void;
+  batchSent(events: number): void;
+  held(topic: string, code: string, message: string): void;
+  released(topic: string): void;
+  quarantined(table: string, code: string): void;
+}
