@@ -1,0 +1,143 @@
+/**
+ * Loop 1, the file to read first: source -> transform -> spool.
+ *
+ * The loop remembers nothing. Where to go on is in the spool's checkpoint, which is written in the
+ * same synced batch as the events that it covers (invariant 1); back-pressure is only that the
+ * append is awaited (invariant 7). One append is under way while the next batch is decoded and
+ * encoded, so that the processor does not wait for the disk, and never more than one.
+ */
+import type { Checkpoint, OutboundEvent, SourceItem } from "./change.ts";
+import type { CaptureObserver, ChangeSource, EventEncoder, SpoolWriter } from "./ports.ts";
+import { assert } from "./kernel/assert.ts";
+import { asError } from "./kernel/errors.ts";
+import type { Clock, Service } from "./kernel/service.ts";
+
+export interface CaptureParts {
+  readonly source: ChangeSource;
+  readonly encoder: EventEncoder;
+  readonly spool: SpoolWriter;
+  readonly observer: CaptureObserver;
+  readonly clock: Clock;
+  /** Told of each durable checkpoint; feeds the heartbeat's "complete up to". */
+  readonly onDurable?: (checkpoint: Checkpoint) => void;
+}
+
+/** What one pull of the source became: the events and the checkpoint that covers them. */
+interface EncodedBatch {
+  readonly events: OutboundEvent[];
+  readonly checkpoint: Checkpoint;
+  readonly rows: number;
+}
+
+export class Capture implements Service {
+  readonly name = "capture";
+  readonly #parts: CaptureParts;
+  readonly #stopping = new AbortController();
+  #ended: Promise<void> | null = null;
+  #lastProgressMs: number;
+  /** Events that earlier parts of the transaction under way have made (ports.ts, EncodeContext). */
+  #eventsBefore = 0;
+
+  constructor(parts: CaptureParts) {
+    this.#parts = parts;
+    this.#lastProgressMs = parts.clock.monotonicMs();
+  }
+
+  /** Monotonic time at which the loop last came round; a watchdog judges by it. */
+  get lastProgressMs(): number {
+    return this.#lastProgressMs;
+  }
+
+  /** Resolves when stopped; rejects when the source or the spool cannot go on. */
+  run(): Promise<void> {
+    assert(this.#ended === null, "a capture loop runs once");
+    this.#ended = this.#loop();
+    return this.#ended;
+  }
+
+  /** Takes no new work; resolves when the append under way is durable. */
+  async stop(): Promise<void> {
+    this.#stopping.abort();
+    // The loop's own failure belongs to whoever awaits run().
+    await this.#ended?.catch(() => undefined);
+  }
+
+  async #loop(): Promise<void> {
+    const { source, spool } = this.#parts;
+    const start = spool.checkpoint();
+    this.#eventsBefore = start?.partial?.events ?? 0;
+    let underWay: Promise<Error | null> = Promise.resolve(null);
+    let broken: Error | null = null;
+    try {
+      for await (const items of source.batches(start, this.#stopping.signal)) {
+        this.#lastProgressMs = this.#parts.clock.monotonicMs();
+        const batch = this.#encode(items);
+        broken = await underWay;
+        if (broken !== null) break;
+        if (batch !== null) underWay = this.#append(batch);
+        this.#lastProgressMs = this.#parts.clock.monotonicMs();
+      }
+    } catch (thrown) {
+      broken = asError(thrown);
+    }
+    // What was handed to the spool is waited for, whatever ended the loop; a spool that gives up
+    // its wait for room because the agent stops has lost nothing.
+    const last = await underWay;
+    if (!this.#stopping.signal.aborted) broken ??= last;
+    if (broken !== null) throw broken;
+  }
+
+  #encode(items: readonly SourceItem[]): EncodedBatch | null {
+    const capturedAtMs = this.#parts.clock.wallMs();
+    let events: OutboundEvent[] = [];
+    let checkpoint: Checkpoint | null = null;
+    let rows = 0;
+    for (const item of items) {
+      checkpoint = item.checkpoint;
+      if (item.commitTimeMs !== null) this.#parts.observer.commitSeen(item.commitTimeMs);
+      if (item.kind === "progress") continue;
+      const made = this.#parts.encoder.encode(item, {
+        epoch: checkpoint.epoch,
+        capturedAtMs,
+        eventsBefore: this.#eventsBefore,
+      });
+      events = events.length === 0 ? made : appendAll(events, made);
+      if (item.kind === "transaction") {
+        rows += item.changes.length;
+        checkpoint = this.#countEvents(checkpoint, made.length);
+      }
+    }
+    return checkpoint === null ? null : { events, checkpoint, rows };
+  }
+
+  /** The source knows rows, only this loop knows how many events they made. */
+  #countEvents(checkpoint: Checkpoint, made: number): Checkpoint {
+    if (checkpoint.partial === null) {
+      this.#eventsBefore = 0;
+      return checkpoint;
+    }
+    this.#eventsBefore += made;
+    return { ...checkpoint, partial: { ...checkpoint.partial, events: this.#eventsBefore } };
+  }
+
+  /** Never rejects: a failure is looked at before the next append, and again at the end. */
+  async #append(batch: EncodedBatch): Promise<Error | null> {
+    try {
+      await this.#parts.spool.append({ events: batch.events, checkpoint: batch.checkpoint });
+      this.#parts.observer.batchCaptured({
+        rows: batch.rows,
+        events: batch.events.length,
+        suppressed: Math.max(0, batch.rows - batch.events.length),
+      });
+      this.#parts.onDurable?.(batch.checkpoint);
+      return null;
+    } catch (thrown) {
+      return asError(thrown);
+    }
+  }
+}
+
+function appendAll(events: OutboundEvent[], more: readonly OutboundEvent[]): OutboundEvent[] {
+  for (const event of more) events.push(event);
+  return events;
+}
