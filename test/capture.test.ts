@@ -72,7 +72,7 @@ class OneEventEach implements EventEncoder {
 
   encode(item: TransactionPart, context: EncodeContext): OutboundEvent[] {
     this.contexts.push(context);
-    return item.changes.map((change) => ({
+    return item.changes.map(() => ({
       kind: "entity",
       queue: "q",
       topic: "q",
