@@ -67,16 +67,31 @@ export interface AppendBatch {
   readonly events: readonly OutboundEvent[];
   /** Written in the same synced batch as the events that it covers (invariant 1). */
   readonly checkpoint: Checkpoint;
+  /** Changes of the index room, written in the same synced batch. */
+  readonly index?: readonly IndexChange[];
+}
+
+/** One change of the spool's index room. Without a value the key is deleted. */
+export interface IndexChange {
+  readonly key: Buffer;
+  readonly value: Buffer | null;
 }
 
 export interface SpoolWriter {
+  /** The newest checkpoint whose events are all on disk. */
   checkpoint(): Checkpoint | null;
   /**
    * Resolves when events and checkpoint are on disk (fsync returned). Waits, without losing
    * anything, while the spool is at its byte limit or the volume at its free-space floor. Batches
    * given while an fsync runs are written together by the next one, in order.
+   *
+   * A batch without events and index changes (progress) resolves when it is taken, in its order;
+   * its checkpoint reaches the disk with the next write, within about a second.
+   *
+   * A batch that still waits for room when the signal aborts rejects with the signal's reason, and
+   * nothing of it is written. One that was already taken is finished, whatever the signal says.
    */
-  append(batch: AppendBatch): Promise<void>;
+  append(batch: AppendBatch, signal?: AbortSignal): Promise<void>;
 }
 
 // ---------------------------------------------------------------------------------------------
