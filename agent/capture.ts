@@ -123,7 +123,10 @@ export class Capture implements Service {
   /** Never rejects: a failure is looked at before the next append, and again at the end. */
   async #append(batch: EncodedBatch): Promise<Error | null> {
     try {
-      await this.#parts.spool.append({ events: batch.events, checkpoint: batch.checkpoint });
+      await this.#parts.spool.append(
+        { events: batch.events, checkpoint: batch.checkpoint },
+        this.#stopping.signal,
+      );
       this.#parts.observer.batchCaptured({
         rows: batch.rows,
         events: batch.events.length,
