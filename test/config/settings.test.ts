@@ -1,0 +1,319 @@
+import assert from "node:assert/strict";
+import { chmodSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { after, describe, it } from "node:test";
+import { databaseAddress, databaseServerId, diskLimits } from "../../agent/config/derived.ts";
+import { describeFault, loadSettings, nearestName, settingsError } from "../../agent/config/load.ts";
+import { foreignNames, ownPrefixes } from "../../agent/config/names.ts";
+import { parseEnvFile } from "../../agent/config/env-file.ts";
+import { DEFAULT_IDENTITY_NAMESPACE } from "../../agent/transform/identity.ts";
+import { settingRows, type Settings } from "../../agent/config/settings-table.ts";
+
+const directory = mkdtempSync(join(tmpdir(), "mea-config-"));
+after(() => rmSync(directory, { recursive: true, force: true }));
+
+function settingsOf(variables: Record<string, string>): Settings {
+  const loaded = loadSettings(variables);
+  assert.deepEqual(loaded.faults, []);
+  assert.ok(loaded.settings);
+  return loaded.settings;
+}
+
+function faultNames(variables: Record<string, string>): string[] {
+  return loadSettings(variables).faults.map((fault) => fault.name);
+}
+
+describe("the table of settings", () => {
+  it("gives every setting its default when nothing is set", () => {
+    const settings = settingsOf({});
+    assert.equal(settings.dbUser, "magento_edge_agent");
+    assert.equal(settings.dbName, "magento_db");
+    assert.equal(settings.daprEndpoint, "http://127.0.0.1:3500");
+    assert.equal(settings.syncIntervalMs, 20);
+    assert.equal(settings.batchSize, 100);
+    assert.equal(settings.snapshotMode, "never");
+    assert.equal(settings.startPosition, null);
+    assert.equal(settings.dbPassword.read(), null);
+  });
+
+  it("is frozen", () => {
+    const settings = settingsOf({});
+    assert.throws(() => Object.assign(settings, { dbUser: "root" }), TypeError);
+  });
+
+  it("has a default that its own rule accepts, for every row that has one", () => {
+    for (const [key, row] of settingRows) {
+      if (row.secret || row.defaultText === null) continue;
+      assert.notEqual(row.kind.parse(row.defaultText), undefined, `${key}: ${row.defaultText}`);
+    }
+  });
+
+  it("uses each name once and writes each text as sentences", () => {
+    const names = settingRows.map(([, row]) => row.name);
+    assert.equal(new Set(names).size, names.length);
+    for (const [, row] of settingRows) assert.match(row.text, /\.$/, row.name);
+  });
+
+  it("takes no name of Dapr's own for a setting", () => {
+    for (const [, row] of settingRows) assert.equal(foreignNames.has(row.name), false, row.name);
+  });
+
+  it("refuses values out of range for every row with a kind", () => {
+    const bad: Record<string, string> = {
+      MAGENTO_DB_PORT: "70000",
+      MAGENTO_DB_SERVER_ID: "1",
+      MAGENTO_DB_TLS: "maybe",
+      SHOP_NAME: "my shop",
+      IDENTITY_NAMESPACE: "not-a-uuid",
+      DAPR_HTTP_ENDPOINT: "ftp://x",
+      MAX_RETRIES: "0",
+      BATCH_SIZE: "-1",
+      SYNC_INTERVAL: "1e3",
+      STATE_DIR: "relative/path",
+      SPOOL_BYTES_MAX: "10X",
+      DISK_FREE_MIN: "99%",
+      SNAPSHOT_MODE: "initial",
+      START_POSITION: "mariadb-bin.000001",
+      METRICS_PORT: "http",
+      LOG_LEVEL: "loud",
+      DAPR_ALLOW_INSECURE: "yes",
+    };
+    assert.deepEqual(new Set(faultNames(bad)), new Set(Object.keys(bad)));
+  });
+
+  it("says of SNAPSHOT_MODE=initial that only never is there, and why", () => {
+    const fault = loadSettings({ SNAPSHOT_MODE: "initial" }).faults[0];
+    assert.ok(fault);
+    assert.match(
+      describeFault(fault),
+      /SNAPSHOT_MODE="initial": must be never \(this version makes no snapshots/,
+    );
+  });
+
+  it("reads byte sizes with K, M, G and percent, and seconds with fractions", () => {
+    const settings = settingsOf({ SPOOL_BYTES_MAX: "1.5G", DISK_FREE_MIN: "12%", SYNC_INTERVAL: ".5" });
+    assert.deepEqual(settings.spoolBytesMax, { unit: "bytes", bytes: 1.5 * 1024 ** 3 });
+    assert.deepEqual(settings.diskFreeMin, { unit: "percent", percent: 12 });
+    assert.equal(settings.syncIntervalMs, 500);
+  });
+
+  it("reads both forms of a start position", () => {
+    const file = settingsOf({ START_POSITION: "mariadb-bin.000042:5000000000" }).startPosition;
+    assert.deepEqual(file, { kind: "file", file: "mariadb-bin.000042", position: 5_000_000_000 });
+    const mariadb = settingsOf({ START_POSITION: "0-1-100,1-1-7" }).startPosition;
+    assert.deepEqual(mariadb, { kind: "gtid", gtidSet: "0-1-100,1-1-7" });
+    const mysql = settingsOf({ START_POSITION: "3E11FA47-71CA-11E1-9E33-C80AA9429562:1-77" }).startPosition;
+    assert.equal(mysql?.kind, "gtid");
+  });
+});
+
+describe("faults", () => {
+  it("are all reported at once, each with name, value, rule and mend", () => {
+    const loaded = loadSettings({
+      MAGENTO_DB_PORT: "x",
+      MAGENTO_DB_PASSWORD: "geheim",
+      SPOOL_SIZE: "1",
+      BATCH_SIZE: "0",
+      DAPR_HTTP_ENDPOINT: "http://dapr.example.com:3500",
+    });
+    assert.equal(loaded.settings, null);
+    const text = settingsError(loaded.faults).message;
+    assert.match(text, /^4 faults in the settings: /);
+    assert.match(text, /MAGENTO_DB_PORT="x": must be a whole number from 1 to 65535; /);
+    assert.match(text, /MAGENTO_DB_PASSWORD: is no setting of this agent; did you mean MAGENTO_DB_PASS\?/);
+    assert.match(text, /SPOOL_SIZE: is no setting/);
+    assert.match(text, /BATCH_SIZE="0"/);
+    assert.doesNotMatch(text, /geheim/);
+  });
+
+  it("name rules between settings even when another name is unknown", () => {
+    const names = faultNames({
+      DAPR_HTTP_ENDPOINT: "http://dapr.example.com",
+      DAPR_TLS_CERT: "/nowhere/cert.pem",
+      HEALTH_PORT: "8080",
+      MAGENTO_X: "1",
+    });
+    assert.deepEqual(names, [
+      "MAGENTO_X",
+      "DAPR_HTTP_ENDPOINT",
+      "DAPR_TLS_KEY",
+      "HEALTH_PORT",
+      "DAPR_TLS_CERT",
+    ]);
+  });
+
+  it("let plain http pass to this machine, and to others only on request", () => {
+    for (const host of ["127.0.0.1", "localhost", "[::1]", "127.9.9.9"]) {
+      assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: `http://${host}:3500` }), []);
+    }
+    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "http://127.evil.example" }), ["DAPR_HTTP_ENDPOINT"]);
+    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "http://a.example", DAPR_ALLOW_INSECURE: "true" }), []);
+    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "https://a.example/prefix/" }), []);
+  });
+
+  it("are raised by unknown names with each of our prefixes, and by no stranger's", () => {
+    for (const prefix of ownPrefixes)
+      assert.deepEqual(faultNames({ [`${prefix}ZZZ`]: "1" }), [`${prefix}ZZZ`]);
+    assert.deepEqual(faultNames({ PATH: "/bin", HOME: "/", DAPR_HTTP_PORT: "3500", LOGNAME: "me" }), []);
+  });
+
+  it("mask a user and password inside an address", () => {
+    const fault = loadSettings({ DAPR_HTTP_ENDPOINT: "http://me:geheim@host" }).faults[0];
+    assert.ok(fault);
+    assert.doesNotMatch(describeFault(fault), /geheim/);
+  });
+
+  it("name a near miss and leave the far ones alone", () => {
+    assert.equal(nearestName("MAGENTO_DB_HOTS", ["MAGENTO_DB_HOST", "SHOP_NAME"]), "MAGENTO_DB_HOST");
+    assert.equal(nearestName("zzz", ["run", "check"]), null);
+  });
+});
+
+describe("predecessor names", () => {
+  it("are accepted and named in one line with what replaces them", () => {
+    const loaded = loadSettings({
+      MICRO_DB_HOST: "h",
+      MICRO_DB_PASS: "geheim",
+      KAFKA_BOOTSTRAP_SERVERS: "k:9092",
+      DEBEZIUM_PASS: "geheim",
+    });
+    assert.deepEqual(loaded.faults, []);
+    assert.equal(loaded.notices.length, 1);
+    for (const name of ["MICRO_DB_*", "KAFKA_BOOTSTRAP_SERVERS", "DEBEZIUM_PASS", "DAPR_PUBSUB"]) {
+      assert.ok(loaded.notices[0]?.includes(name), name);
+    }
+    assert.doesNotMatch(JSON.stringify(loaded), /geheim/);
+  });
+});
+
+describe("secrets", () => {
+  const secretFile = join(directory, "pass");
+
+  it("come from a credential before a file before the plain variable", () => {
+    const credentials = mkdtempSync(join(directory, "cred-"));
+    writeFileSync(secretFile, "from-file\n", { mode: 0o600 });
+    const variables = {
+      MAGENTO_DB_PASS: "plain",
+      MAGENTO_DB_PASS_FILE: secretFile,
+      CREDENTIALS_DIRECTORY: credentials,
+    };
+    assert.equal(settingsOf({ MAGENTO_DB_PASS: "plain" }).dbPassword.read(), "plain");
+    assert.equal(settingsOf(variables).dbPassword.read(), "from-file");
+    writeFileSync(join(credentials, "magento-db-pass"), "from-credential");
+    assert.equal(settingsOf(variables).dbPassword.read(), "from-credential");
+  });
+
+  it("never appear when settings or their faults are printed", () => {
+    const loaded = loadSettings({ MAGENTO_DB_PASS: "geheim-1", DAPR_API_TOKEN: "geheim-2", BATCH_SIZE: "x" });
+    assert.doesNotMatch(JSON.stringify(loaded), /geheim/);
+    const settings = settingsOf({ MAGENTO_DB_PASS: "geheim-1", FIELD_HASH_KEY: "geheim-3" });
+    assert.doesNotMatch(JSON.stringify(settings), /geheim/);
+    assert.match(settings.dbPassword.origin ?? "", /variable MAGENTO_DB_PASS/);
+  });
+
+  it("are refused in a world-readable file, with the command that mends it", () => {
+    writeFileSync(secretFile, "x");
+    chmodSync(secretFile, 0o644);
+    const loaded = loadSettings({ DAPR_API_TOKEN_FILE: secretFile });
+    assert.equal(loaded.faults[0]?.name, "DAPR_API_TOKEN_FILE");
+    assert.match(loaded.faults[0]?.mend ?? "", /^chmod o-rwx/);
+  });
+
+  it("are a fault when their file is missing", () => {
+    assert.deepEqual(faultNames({ MAGENTO_DB_PASS_FILE: join(directory, "gone") }), ["MAGENTO_DB_PASS_FILE"]);
+  });
+
+  it("are read again when their file changes, and stay while it is away", async () => {
+    const path = join(directory, "token");
+    writeFileSync(path, "one", { mode: 0o600 });
+    const secret = settingsOf({ DAPR_API_TOKEN_FILE: path }).daprApiToken;
+    assert.equal(secret.read(), "one");
+    writeFileSync(path, "second", { mode: 0o600 });
+    await new Promise((resolve) => setTimeout(resolve, 1050));
+    assert.equal(secret.read(), "second");
+    rmSync(path);
+    await new Promise((resolve) => setTimeout(resolve, 1050));
+    assert.equal(secret.read(), "second");
+  });
+});
+
+describe("an environment file", () => {
+  it("makes every unknown name a fault, and wins over the environment", () => {
+    const file = parseEnvFile("MAGENTO_DB_NAME=shop\nFOO=1\nTZ=UTC\n");
+    const loaded = loadSettings({ MAGENTO_DB_NAME: "other" }, file);
+    assert.deepEqual(
+      loaded.faults.map((fault) => fault.name),
+      ["FOO"],
+    );
+    assert.equal(
+      loadSettings({ MAGENTO_DB_NAME: "o" }, parseEnvFile("MAGENTO_DB_NAME=shop")).settings?.dbName,
+      "shop",
+    );
+  });
+
+  it("reports lines that systemd would pass over", () => {
+    const loaded = loadSettings({}, parseEnvFile("no equals sign\nexport SHOP_NAME=x\n"));
+    assert.deepEqual(
+      loaded.faults.map((fault) => fault.name),
+      ["line 1", "line 2"],
+    );
+  });
+});
+
+describe("what is derived", () => {
+  it("prefers a set socket, then a set host or port, then a found socket", () => {
+    const found = (): boolean => true;
+    const both = settingsOf({ MAGENTO_DB_SOCKET: "/x.sock", MAGENTO_DB_HOST: "db" });
+    assert.deepEqual(databaseAddress(both, found), { kind: "socket", path: "/x.sock" });
+    assert.deepEqual(databaseAddress(settingsOf({ MAGENTO_DB_HOST: "db" }), found), {
+      kind: "tcp",
+      host: "db",
+      port: 3306,
+    });
+    assert.deepEqual(databaseAddress(settingsOf({ MAGENTO_DB_PORT: "3307" }), found), {
+      kind: "tcp",
+      host: "127.0.0.1",
+      port: 3307,
+    });
+    assert.equal(databaseAddress(settingsOf({}), found).kind, "socket");
+    assert.deepEqual(
+      databaseAddress(settingsOf({}), () => false),
+      { kind: "tcp", host: "127.0.0.1", port: 3306 },
+    );
+  });
+
+  it("gives one host and shop the same server id, others another, always from 2^31 to 2^32-1", () => {
+    const ids = new Set<number>();
+    for (let index = 0; index < 500; index++) {
+      const settings = settingsOf({ SHOP_NAME: `shop${index}` });
+      const id = databaseServerId(settings, "machine");
+      assert.equal(id, databaseServerId(settings, "machine"));
+      assert.ok(id >= 2 ** 31 && id <= 2 ** 32 - 1, String(id));
+      ids.add(id);
+    }
+    assert.ok(ids.size > 495);
+  });
+
+  it("keeps limits sane on every size of volume", () => {
+    const settings = settingsOf({});
+    const GIB = 1024 ** 3;
+    for (const gib of [0.5, 1, 4, 10, 20, 50, 100, 1000, 20_000]) {
+      const { spoolBytesMax, diskFreeMinBytes } = diskLimits(settings, {
+        totalBytes: gib * GIB,
+        availableBytes: 0,
+      });
+      assert.ok(spoolBytesMax + diskFreeMinBytes < gib * GIB * 0.5, `${gib} GiB`);
+      assert.ok(diskFreeMinBytes >= Math.min(5 * GIB, gib * GIB * 0.25) - 1, `${gib} GiB`);
+    }
+    const set = settingsOf({ SPOOL_BYTES_MAX: "10%", DISK_FREE_MIN: "1G" });
+    const limits = diskLimits(set, { totalBytes: 100 * GIB, availableBytes: 0 });
+    assert.deepEqual(limits, { spoolBytesMax: 10 * GIB, diskFreeMinBytes: GIB });
+  });
+});
+
+describe("the default namespace", () => {
+  it("is the one that the transform room computes ids with", () => {
+    assert.equal(settingsOf({}).identityNamespace, DEFAULT_IDENTITY_NAMESPACE);
+  });
+});
