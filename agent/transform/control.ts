@@ -1,0 +1,303 @@
+/**
+ * Events that are about the stream and not about one entity (spec.md section 5), and dead letters.
+ * None of them is hot: they are made as objects and encoded by JSON.stringify.
+ */
+import { createHash } from "node:crypto";
+import type { OutboundEvent, SpooledEvent, TableEvent } from "../change.ts";
+import type { ControlEncoder, EncodeContext, HeartbeatFacts, QuarantineVerdict } from "../ports.ts";
+import { eventFormMajor, sourceOf } from "./entity-plan.ts";
+import type { EntityPlan, Installation } from "./entity-plan.ts";
+import {
+  idOf,
+  idPrefix,
+  sequenceOf,
+  streamSequencePrefix,
+  traceIdOf,
+  traceparentOf,
+  transactionName,
+} from "./sequence.ts";
+
+/** Types of control events. Not all are sent yet; the names are part of the contract. */
+export const controlTypes = {
+  heartbeat: "magento.heartbeat",
+  snapshotStarted: "magento.snapshot.started",
+  snapshotCompleted: "magento.snapshot.completed",
+  range: "magento.range",
+  reset: "magento.reset",
+  gap: "magento.gap",
+  schemaChanged: "magento.schema.changed",
+} as const;
+
+export const deadLetterType = "magento.dead-letter";
+
+export interface ControlTopics {
+  readonly control: string;
+  readonly deadLetters: string;
+}
+
+/** What a changed mapping means for one entity. */
+export interface SchemaChangeFacts {
+  readonly entity: string;
+  readonly schemaVersion: number;
+  readonly previousVersion: number | null;
+  readonly epoch: number;
+  readonly nowMs: number;
+}
+
+interface Envelope {
+  readonly id: string;
+  readonly type: string;
+  readonly subject: string;
+  readonly timeMs: number;
+  readonly topic: string;
+  readonly traceId: string;
+  readonly sequence: string | null;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** Encodes control events and dead letters of one installation. Pure. */
+export class ControlEvents implements ControlEncoder {
+  readonly #installation: Installation;
+  readonly #topics: ControlTopics;
+  readonly #maxEventBytes: number;
+
+  constructor(installation: Installation, topics: ControlTopics, maxEventBytes: number) {
+    this.#installation = installation;
+    this.#topics = topics;
+    this.#maxEventBytes = maxEventBytes;
+  }
+
+  /** One heartbeat. Its id is of its moment: no two are the same. */
+  heartbeat(facts: HeartbeatFacts): OutboundEvent {
+    const { instance } = this.#installation;
+    const id = idOf(controlTypes.heartbeat, instance, facts.epoch, facts.nowMs);
+    const { completeUpToMs } = facts;
+    const payload = this.#payload({
+      id,
+      type: controlTypes.heartbeat,
+      subject: this.#installation.shop,
+      timeMs: facts.nowMs,
+      topic: this.#topics.control,
+      traceId: traceIdOf(id),
+      sequence: null,
+      data: {
+        instance,
+        epoch: facts.epoch,
+        complete_up_to: completeUpToMs === null ? null : new Date(completeUpToMs).toISOString(),
+        position: facts.file === null ? null : `${facts.file}:${facts.position ?? 0}`,
+        gtid: facts.gtidSet,
+        backlog_events: facts.backlogEvents,
+        backlog_bytes: facts.backlogBytes,
+        held: facts.held,
+        quarantined: facts.quarantined,
+        sent_at: new Date(facts.nowMs).toISOString(),
+      },
+    });
+    return this.#outbound({ id, payload, timeMs: facts.nowMs, queue: this.#topics.control, barrier: false });
+  }
+
+  /** A table was truncated, dropped or rebuilt: what a consumer has of the entity is void. */
+  reset(event: TableEvent, context: EncodeContext, plan: EntityPlan): OutboundEvent {
+    const prefix = idPrefix(event);
+    const id = idOf(controlTypes.reset, prefix, plan.table);
+    const sequence = sequenceOf(streamSequencePrefix(context.epoch, event.end), 0, 1);
+    const payload = this.#payload({
+      id,
+      type: controlTypes.reset,
+      subject: plan.entity,
+      timeMs: event.commitTimeMs,
+      topic: this.#topics.control,
+      traceId: traceIdOf(prefix),
+      sequence,
+      data: {
+        entity: plan.entity,
+        table: plan.table,
+        reason: event.statement,
+        synced_at: new Date(context.capturedAtMs).toISOString(),
+        origin: {
+          table: plan.table,
+          server: event.serverId,
+          position: `${event.end.file}:${event.end.position}`,
+          gtid: event.gtid,
+          ts_ms: event.commitTimeMs,
+          transaction: transactionName(event),
+          instance: this.#installation.instance,
+        },
+      },
+    });
+    const outbound = { id, payload, timeMs: event.commitTimeMs, queue: plan.topic, barrier: true };
+    return { ...this.#outbound(outbound), capturedAtMs: context.capturedAtMs };
+  }
+
+  /** The mapping of an entity changed; a barrier in its queue. */
+  schemaChanged(facts: SchemaChangeFacts, plan: EntityPlan): OutboundEvent {
+    const { entity, schemaVersion, nowMs } = facts;
+    const id = idOf(
+      controlTypes.schemaChanged,
+      this.#installation.instance,
+      facts.epoch,
+      entity,
+      schemaVersion,
+    );
+    const payload = this.#payload({
+      id,
+      type: controlTypes.schemaChanged,
+      subject: entity,
+      timeMs: nowMs,
+      topic: this.#topics.control,
+      traceId: traceIdOf(id),
+      sequence: null,
+      data: {
+        entity,
+        table: plan.table,
+        schema_version: schemaVersion,
+        previous_version: facts.previousVersion,
+        fields: plan.fields.map((field) => field.name),
+        epoch: facts.epoch,
+        instance: this.#installation.instance,
+      },
+    });
+    return this.#outbound({ id, payload, timeMs: nowMs, queue: plan.topic, barrier: true });
+  }
+
+  /**
+   * The dead letter of an event: what it was about and why it was refused. `payload` is the text of
+   * the refused CloudEvent, whose size and hash are told in any case; it is left out when the dead
+   * letter would be over the limit itself.
+   */
+  deadLetter(event: SpooledEvent, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">): OutboundEvent {
+    const text = literalText(event.payload);
+    const about = aboutEvent(text);
+    const id = idOf(deadLetterType, event.id);
+    const data = {
+      code: verdict.code,
+      reason: verdict.reason,
+      attempts: verdict.attempts,
+      entity: about.entity,
+      id: about.id,
+      magento_id: about.magentoId,
+      event_id: event.id,
+      sequence: about.sequence,
+      topic: event.topic,
+      bytes: about.bytes ?? Buffer.byteLength(text, "utf8"),
+      sha256: createHash("sha256").update(text, "utf8").digest("hex"),
+      instance: this.#installation.instance,
+    };
+    const envelope: Omit<Envelope, "data"> = {
+      id,
+      type: deadLetterType,
+      subject: about.id ?? event.id,
+      timeMs: event.commitTimeMs,
+      topic: this.#topics.deadLetters,
+      traceId: about.traceId ?? traceIdOf(event.id),
+      sequence: about.sequence,
+    };
+    // Escaped twice more, the text grows; one that could not fit anyway is not tried.
+    let payload: Buffer | null = null;
+    if (text.length <= this.#maxEventBytes) {
+      payload = this.#payload({ ...envelope, data: { ...data, payload: text } });
+      if (payload.length > this.#maxEventBytes) payload = null;
+    }
+    payload ??= this.#payload({ ...envelope, data });
+    const { deadLetters } = this.#topics;
+    const outbound = this.#outbound({
+      id,
+      payload,
+      timeMs: event.commitTimeMs,
+      queue: deadLetters,
+      barrier: false,
+    });
+    return { ...outbound, topic: deadLetters, table: event.table, capturedAtMs: event.capturedAtMs };
+  }
+
+  #payload(envelope: Envelope): Buffer {
+    const { shop, pubsub } = this.#installation;
+    const traceparent = traceparentOf(envelope.traceId, envelope.id);
+    const kind = envelope.type.replace("magento.", "");
+    const event = {
+      specversion: "1.0",
+      id: envelope.id,
+      source: sourceOf(this.#installation),
+      type: envelope.type,
+      subject: envelope.subject,
+      time: new Date(envelope.timeMs).toISOString(),
+      datacontenttype: "application/json",
+      ...(envelope.sequence === null ? {} : { sequence: envelope.sequence }),
+      partitionkey: shop,
+      dataschema: `urn:magento-edge-agent:${kind}:${eventFormMajor}`,
+      topic: envelope.topic,
+      pubsubname: pubsub,
+      traceparent,
+      traceid: traceparent,
+      data: {
+        type: envelope.type,
+        shop,
+        source: "magento",
+        event_id: envelope.id,
+        ...(envelope.sequence === null ? {} : { sequence: envelope.sequence }),
+        ...envelope.data,
+      },
+    };
+    return Buffer.from(JSON.stringify(JSON.stringify(event)), "utf8");
+  }
+
+  #outbound(made: {
+    readonly id: string;
+    readonly payload: Buffer;
+    readonly timeMs: number;
+    readonly queue: string;
+    readonly barrier: boolean;
+  }): OutboundEvent {
+    return {
+      kind: "control",
+      queue: made.queue,
+      topic: this.#topics.control,
+      table: "",
+      op: "",
+      id: made.id,
+      entityKey: "",
+      commitTimeMs: made.timeMs,
+      capturedAtMs: made.timeMs,
+      barrier: made.barrier,
+      oversize: false,
+      payload: made.payload,
+    };
+  }
+}
+
+/** The text in a payload's string literal. A spooled payload was verified, so it parses. */
+function literalText(payload: Buffer): string {
+  const text: unknown = JSON.parse(payload.toString("utf8"));
+  return typeof text === "string" ? text : "";
+}
+
+interface About {
+  readonly entity: string | null;
+  readonly id: string | null;
+  readonly magentoId: string | number | null;
+  readonly sequence: string | null;
+  readonly traceId: string | null;
+  /** Size that an oversize event would have had. */
+  readonly bytes: number | null;
+}
+
+function aboutEvent(text: string): About {
+  const event = objectOf(JSON.parse(text));
+  const data = objectOf(event["data"]);
+  const magentoId = data["magento_id"];
+  const bytes = data["bytes"];
+  const stringOf = (value: unknown): string | null => (typeof value === "string" ? value : null);
+  const isStub = typeof bytes === "number" && !("changed" in data);
+  return {
+    entity: stringOf(data["entity"]),
+    id: stringOf(data["id"]),
+    magentoId: typeof magentoId === "string" || typeof magentoId === "number" ? magentoId : null,
+    sequence: stringOf(data["sequence"]),
+    traceId: stringOf(event["traceparent"])?.split("-")[1] ?? null,
+    bytes: isStub ? bytes : null,
+  };
+}
+
+function objectOf(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === "object" && value !== null ? Object.fromEntries(Object.entries(value)) : {};
+}

@@ -1,0 +1,277 @@
+/**
+ * The default mapping (spec.md section 3), one line a field: column, what it holds, and where they
+ * differ from the plain case its name in the event, the entity it refers to, and whether it is
+ * personal. A column that is not here is never sent unless a mapping file names it.
+ */
+import type { EntityMapping, FieldMapping, Mapping, ValueType } from "./mapping.ts";
+
+interface FieldExtras {
+  readonly as?: string;
+  readonly ref?: string;
+  readonly personal?: boolean;
+}
+
+function field(column: string, type: ValueType, extras: FieldExtras = {}): FieldMapping {
+  return {
+    column,
+    field: extras.as ?? column,
+    type,
+    ref: extras.ref ?? null,
+    personal: extras.personal ?? false,
+    treatment: { kind: "none" },
+  };
+}
+
+function entity(
+  name: string,
+  table: string,
+  keys: readonly string[],
+  fields: readonly FieldMapping[],
+): EntityMapping {
+  const topic = defaultTopicOf(name);
+  return { entity: name, table, topic, keys, fields, deletes: "full", oversize: "dead-letter" };
+}
+
+/** Topic of an entity whose mapping names none. */
+export function defaultTopicOf(entityName: string): string {
+  return `migration.${entityName}.changed`;
+}
+
+const entities: readonly EntityMapping[] = [
+  entity(
+    "customer",
+    "customer_entity",
+    ["entity_id"],
+    [
+      field("email", "text", { personal: true }),
+      field("firstname", "text", { as: "first_name", personal: true }),
+      field("lastname", "text", { as: "last_name", personal: true }),
+      field("middlename", "text", { as: "middle_name", personal: true }),
+      field("prefix", "text", { personal: true }),
+      field("suffix", "text", { personal: true }),
+      field("dob", "date", { as: "date_of_birth", personal: true }),
+      field("gender", "integer", { personal: true }),
+      field("taxvat", "text", { as: "tax_vat", personal: true }),
+      field("website_id", "integer"),
+      field("store_id", "integer"),
+      field("group_id", "integer"),
+      field("increment_id", "text"),
+      field("is_active", "integer"),
+      field("default_billing", "integer", { as: "default_billing_address_id", ref: "address" }),
+      field("default_shipping", "integer", { as: "default_shipping_address_id", ref: "address" }),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "address",
+    "customer_address_entity",
+    ["entity_id"],
+    [
+      field("parent_id", "integer", { as: "customer_id", ref: "customer" }),
+      field("firstname", "text", { as: "first_name", personal: true }),
+      field("lastname", "text", { as: "last_name", personal: true }),
+      field("middlename", "text", { as: "middle_name", personal: true }),
+      field("prefix", "text", { personal: true }),
+      field("suffix", "text", { personal: true }),
+      field("company", "text", { personal: true }),
+      field("street", "text", { personal: true }),
+      field("city", "text", { personal: true }),
+      field("region", "text", { personal: true }),
+      field("region_id", "integer"),
+      field("postcode", "text", { personal: true }),
+      field("country_id", "text"),
+      field("telephone", "text", { personal: true }),
+      field("fax", "text", { personal: true }),
+      field("vat_id", "text", { personal: true }),
+      field("is_active", "integer"),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "product",
+    "catalog_product_entity",
+    ["entity_id"],
+    [
+      field("sku", "text"),
+      field("attribute_set_id", "integer"),
+      field("type_id", "text"),
+      field("has_options", "integer"),
+      field("required_options", "integer"),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "category",
+    "catalog_category_entity",
+    ["entity_id"],
+    [
+      field("parent_id", "integer", { ref: "category" }),
+      field("attribute_set_id", "integer"),
+      field("path", "text"),
+      field("position", "integer"),
+      field("level", "integer"),
+      field("children_count", "integer"),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "order",
+    "sales_order",
+    ["entity_id"],
+    [
+      field("increment_id", "text"),
+      field("state", "text"),
+      field("status", "text"),
+      field("grand_total", "decimal", { as: "total_amount" }),
+      field("subtotal", "decimal"),
+      field("subtotal_incl_tax", "decimal"),
+      field("tax_amount", "decimal"),
+      field("discount_amount", "decimal"),
+      field("shipping_amount", "decimal"),
+      field("shipping_incl_tax", "decimal"),
+      field("total_paid", "decimal"),
+      field("total_refunded", "decimal"),
+      field("total_due", "decimal"),
+      field("total_canceled", "decimal"),
+      field("total_qty_ordered", "decimal"),
+      field("total_item_count", "integer"),
+      field("weight", "decimal"),
+      field("order_currency_code", "text", { as: "currency" }),
+      field("base_currency_code", "text", { as: "base_currency" }),
+      field("base_grand_total", "decimal", { as: "base_total_amount" }),
+      field("store_id", "integer"),
+      field("store_name", "text"),
+      field("customer_id", "integer", { ref: "customer" }),
+      field("customer_is_guest", "integer"),
+      field("customer_group_id", "integer"),
+      field("customer_email", "text", { personal: true }),
+      field("customer_firstname", "text", { as: "customer_first_name", personal: true }),
+      field("customer_lastname", "text", { as: "customer_last_name", personal: true }),
+      field("shipping_method", "text"),
+      field("shipping_description", "text"),
+      field("coupon_code", "text"),
+      field("is_virtual", "integer"),
+      field("billing_address_id", "integer", { ref: "order-address" }),
+      field("shipping_address_id", "integer", { ref: "order-address" }),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "order-item",
+    "sales_order_item",
+    ["item_id"],
+    [
+      field("order_id", "integer", { ref: "order" }),
+      field("parent_item_id", "integer", { ref: "order-item" }),
+      field("product_id", "integer", { ref: "product" }),
+      field("product_type", "text"),
+      field("sku", "text"),
+      field("name", "text"),
+      field("qty_ordered", "decimal"),
+      field("qty_invoiced", "decimal"),
+      field("qty_shipped", "decimal"),
+      field("qty_canceled", "decimal"),
+      field("qty_refunded", "decimal"),
+      field("price", "decimal"),
+      field("base_price", "decimal"),
+      field("original_price", "decimal"),
+      field("price_incl_tax", "decimal"),
+      field("row_total", "decimal"),
+      field("row_total_incl_tax", "decimal"),
+      field("tax_percent", "decimal"),
+      field("tax_amount", "decimal"),
+      field("discount_percent", "decimal"),
+      field("discount_amount", "decimal"),
+      field("amount_refunded", "decimal"),
+      field("weight", "decimal"),
+      field("is_virtual", "integer"),
+      field("store_id", "integer"),
+      field("created_at", "datetime"),
+      field("updated_at", "datetime"),
+    ],
+  ),
+  entity(
+    "order-address",
+    "sales_order_address",
+    ["entity_id"],
+    [
+      field("parent_id", "integer", { as: "order_id", ref: "order" }),
+      field("address_type", "text"),
+      field("customer_address_id", "integer", { ref: "address" }),
+      field("firstname", "text", { as: "first_name", personal: true }),
+      field("lastname", "text", { as: "last_name", personal: true }),
+      field("middlename", "text", { as: "middle_name", personal: true }),
+      field("prefix", "text", { personal: true }),
+      field("suffix", "text", { personal: true }),
+      field("company", "text", { personal: true }),
+      field("street", "text", { personal: true }),
+      field("city", "text", { personal: true }),
+      field("region", "text", { personal: true }),
+      field("region_id", "integer"),
+      field("postcode", "text", { personal: true }),
+      field("country_id", "text"),
+      field("telephone", "text", { personal: true }),
+      field("fax", "text", { personal: true }),
+      field("email", "text", { personal: true }),
+      field("vat_id", "text", { personal: true }),
+    ],
+  ),
+  entity(
+    "stock",
+    "cataloginventory_stock_item",
+    ["product_id", "stock_id"],
+    [
+      field("product_id", "integer", { ref: "product" }),
+      field("stock_id", "integer"),
+      field("website_id", "integer"),
+      field("qty", "decimal"),
+      field("is_in_stock", "integer"),
+      field("manage_stock", "integer"),
+      field("use_config_manage_stock", "integer"),
+      field("backorders", "integer"),
+      field("min_qty", "decimal"),
+      field("min_sale_qty", "decimal"),
+      field("max_sale_qty", "decimal"),
+      field("notify_stock_qty", "decimal"),
+      field("low_stock_date", "datetime"),
+    ],
+  ),
+  entity(
+    "source-item",
+    "inventory_source_item",
+    ["source_code", "sku"],
+    [
+      field("source_code", "text"),
+      field("sku", "text"),
+      field("quantity", "decimal"),
+      field("status", "integer"),
+    ],
+  ),
+  entity(
+    "coupon",
+    "salesrule_coupon",
+    ["coupon_id"],
+    [
+      field("rule_id", "integer"),
+      field("code", "text"),
+      field("usage_limit", "integer"),
+      field("usage_per_customer", "integer"),
+      field("times_used", "integer"),
+      field("expiration_date", "datetime"),
+      field("is_primary", "integer"),
+      field("type", "integer"),
+      field("created_at", "datetime"),
+    ],
+  ),
+];
+
+export const defaultMapping: Mapping = {
+  entities,
+  controlTopic: "migration.control",
+  deadLetterTopic: "migration.dlq",
+};

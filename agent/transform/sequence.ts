@@ -1,0 +1,73 @@
+/**
+ * Place and name of an event: both are functions of the source's history, so that a repeat is
+ * recognised (invariant 6).
+ *
+ *     sequence = epoch(10).file(10).end position(16).class(1).generation(6).ordinal(10).step(1)
+ *     id       = SHA-256(transaction, commit time, table, image index, step, class), 32 hex digits
+ *
+ * The epoch is not part of the id: the same change keeps its id after lost state. The commit time
+ * is part of it also where there is a GTID, because a reset server counts its GTIDs from 1 again.
+ */
+import { hash } from "node:crypto";
+import { binlogFileNumber } from "../change.ts";
+import type { Position } from "../change.ts";
+
+/** What follows on the position: live changes before snapshots and resyncs at the same place. */
+export const streamClass = 1;
+
+/** A delete that makes room for an insert comes before it. */
+export type Step = 0 | 1;
+
+/** What the events of one committed transaction share. */
+export interface TransactionFacts {
+  readonly end: Position;
+  readonly gtid: string | null;
+  readonly serverId: number;
+  readonly commitTimeMs: number;
+}
+
+function digits(value: number, width: number): string {
+  return String(value).padStart(width, "0");
+}
+
+/** Everything of a sequence before the ordinal, for events of the stream. */
+export function streamSequencePrefix(epoch: number, end: Position): string {
+  const file = digits(binlogFileNumber(end.file), 10);
+  return `${digits(epoch, 10)}.${file}.${digits(end.position, 16)}.${streamClass}.000000.`;
+}
+
+/** A whole sequence, from its prefix. */
+export function sequenceOf(prefix: string, ordinal: number, step: Step): string {
+  const text = String(ordinal);
+  return `${prefix}${"0000000000".slice(text.length)}${text}.${step}`;
+}
+
+/** The transaction as consumers see it, in `origin.transaction`. */
+export function transactionName(facts: TransactionFacts): string {
+  return facts.gtid ?? `${facts.serverId}:${facts.end.file}:${facts.end.position}`;
+}
+
+/** First half of what an id is made from. */
+export function idPrefix(facts: TransactionFacts): string {
+  return `${transactionName(facts)}\n${facts.commitTimeMs}\n`;
+}
+
+/** Id of one change. `prefix` is from `idPrefix`. */
+export function eventId(prefix: string, table: string, imageIndex: number, step: Step): string {
+  return hash("sha256", `${prefix}${table}\n${imageIndex}\n${step}\n${streamClass}`, "hex").slice(0, 32);
+}
+
+/** Id of anything else: of its parts, in order. */
+export function idOf(...parts: readonly (string | number | null)[]): string {
+  return hash("sha256", JSON.stringify(parts), "hex").slice(0, 32);
+}
+
+/** W3C trace id of a transaction: one trace for all its events. */
+export function traceIdOf(prefix: string): string {
+  return hash("sha256", prefix, "hex").slice(0, 32);
+}
+
+/** W3C traceparent; the span is the event's own. */
+export function traceparentOf(traceId: string, id: string): string {
+  return `00-${traceId}-${id.slice(0, 16)}-01`;
+}

@@ -1,0 +1,157 @@
+/**
+ * The transform room's door: parts of transactions in, events on the wire out. Pure: no I/O, no
+ * clock; what it needs to know of the world is handed in.
+ */
+import { createHmac, hash } from "node:crypto";
+import type { FollowedTable, OutboundEvent, TableEvent, TransactionPart } from "../change.ts";
+import { AgentError } from "../kernel/errors.ts";
+import { assert } from "../kernel/assert.ts";
+import type { EncodeContext, EventEncoder } from "../ports.ts";
+import { ControlEvents } from "./control.ts";
+import type { SchemaChangeFacts } from "./control.ts";
+import { EventComposer, partFrame } from "./encode.ts";
+import type { PlannedEvent } from "./encode.ts";
+import { FieldText, compileMapping, followedTable } from "./entity-plan.ts";
+import type { EntityPlan } from "./entity-plan.ts";
+import type { LookupUuid } from "./identity.ts";
+import { topicOf } from "./mapping.ts";
+import type { EntityMapping, Mapping } from "./mapping.ts";
+import { mergeChanges } from "./merge.ts";
+import { isSecretColumn, isSecretTable } from "./secrets.ts";
+
+export interface TransformOptions {
+  readonly mapping: Mapping;
+  readonly shop: string;
+  readonly database: string;
+  /** UUID that every id is made in. */
+  readonly namespace: string;
+  /** Name of Dapr's pub/sub component. */
+  readonly pubsub: string;
+  /** Identity of the agent's state. */
+  readonly instance: string;
+  /** Per entity; the caller raises one when its fingerprint changed. Missing ones are 1. */
+  readonly schemaVersions: Readonly<Record<string, number>>;
+  /** Key of hashed fields; null where there is none, then no field may be hashed. */
+  readonly fieldHashKey: string | null;
+  /** Largest payload, in bytes, as it stands in a bulk request. */
+  readonly maxEventBytes: number;
+  readonly lookupUuid?: LookupUuid;
+}
+
+export interface Transform extends EventEncoder {
+  readonly control: ControlEvents;
+  /** Updates since the last call that touched no mapped field and so gave no event. */
+  takeSuppressed(): number;
+  /** The barrier that tells consumers of a changed mapping. */
+  schemaChanged(facts: SchemaChangeFacts): OutboundEvent;
+  /** Topics of the entities, and those of control events and dead letters. */
+  readonly topics: {
+    readonly entities: Readonly<Record<string, string>>;
+    readonly control: string;
+    readonly deadLetters: string;
+  };
+}
+
+/** Makes the transform of an installation. Throws MAPPING_INVALID when the mapping names a secret. */
+export function createTransform(options: TransformOptions): Transform {
+  refuseUnsafe(options);
+  const lookupUuid = options.lookupUuid ?? null;
+  const plans = compileMapping({ ...options, lookupUuid });
+  return new RowTransform(options, plans);
+}
+
+class RowTransform implements Transform {
+  readonly tables: readonly FollowedTable[];
+  readonly control: ControlEvents;
+  readonly topics: Transform["topics"];
+  readonly #plans: readonly EntityPlan[];
+  readonly #composer: EventComposer;
+  readonly #instance: string;
+  #suppressed = 0;
+
+  constructor(options: TransformOptions, plans: readonly EntityPlan[]) {
+    const control = topicOf(options.mapping.controlTopic, options.shop);
+    const deadLetters = topicOf(options.mapping.deadLetterTopic, options.shop);
+    this.#plans = plans;
+    this.#instance = options.instance;
+    this.tables = plans.map(followedTable);
+    this.#composer = new EventComposer(new FieldText(options.fieldHashKey), options.maxEventBytes);
+    this.control = new ControlEvents(options, { control, deadLetters }, options.maxEventBytes);
+    this.topics = {
+      entities: Object.fromEntries(plans.map((plan) => [plan.entity, plan.topic])),
+      control,
+      deadLetters,
+    };
+  }
+
+  encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[] {
+    if (item.kind === "table") {
+      // Changed columns alone void nothing; rows of the new form say themselves what they hold.
+      if (item.what === "altered") return [];
+      return [this.control.reset(item, context, this.#planAt(item.table))];
+    }
+    const planned: PlannedEvent[] = [];
+    for (const change of mergeChanges(item.changes, this.#plans)) {
+      const event = this.#composer.plan(this.#planAt(change.table), change);
+      if (event === null) this.#suppressed += 1;
+      else planned.push(event);
+    }
+    if (planned.length === 0) return [];
+    const frame = partFrame(item, context, { instance: this.#instance, eventsInPart: planned.length });
+    return planned.map((event) => this.#composer.encode(event, frame));
+  }
+
+  takeSuppressed(): number {
+    const taken = this.#suppressed;
+    this.#suppressed = 0;
+    return taken;
+  }
+
+  schemaChanged(facts: SchemaChangeFacts): OutboundEvent {
+    const plan = this.#plans.find((candidate) => candidate.entity === facts.entity);
+    assert(plan !== undefined, `the mapping has an entity "${facts.entity}"`);
+    return this.control.schemaChanged(facts, plan);
+  }
+
+  #planAt(table: number): EntityPlan {
+    const plan = this.#plans[table];
+    assert(plan !== undefined, `followed table ${table} is one of the mapping's`);
+    return plan;
+  }
+}
+
+/** The last fence: whoever made the mapping, a secret is not encoded. */
+function refuseUnsafe(options: TransformOptions): void {
+  for (const { table, keys, fields } of options.mapping.entities) {
+    const columns = [...keys, ...fields.map((field) => field.column)];
+    const secret = isSecretTable(table) ? table : columns.find((column) => isSecretColumn(table, column));
+    if (secret !== undefined) {
+      throw new AgentError(
+        "MAPPING_INVALID",
+        `the mapping of ${table} names "${secret}", which never leaves the host`,
+      );
+    }
+    if (options.fieldHashKey === null && fields.some((field) => field.treatment.kind === "hash")) {
+      throw new AgentError(
+        "MAPPING_INVALID",
+        `the mapping of ${table} hashes a field and no field hash key is set`,
+      );
+    }
+  }
+}
+
+/**
+ * What an entity's events depend on, as 32 hexadecimal digits: when it changes, `schema_version`
+ * has to rise. Topics and what is done with oversize events are not part of it. A new hash key
+ * changes it, because hashed values change; the key cannot be told from it.
+ */
+export function mappingFingerprint(entity: EntityMapping, fieldHashKey: string | null): string {
+  const hashes = entity.fields.some((field) => field.treatment.kind === "hash");
+  const keyMark =
+    hashes && fieldHashKey !== null
+      ? createHmac("sha256", fieldHashKey).update("fingerprint").digest("hex")
+      : null;
+  const fields = entity.fields.map((field) => [field.column, field.field, field.ref, field.treatment]);
+  const text = JSON.stringify([entity.table, entity.keys, entity.deletes, fields, keyMark]);
+  return hash("sha256", text, "hex").slice(0, 32);
+}

@@ -1,0 +1,232 @@
+/** One plausible row of each entity's table, for golden events and benchmarks. */
+import type { RowValues } from "./parts.ts";
+
+const times = { created_at: "2026-01-15T09:30:00Z", updated_at: "2026-02-03T04:05:06Z" };
+
+export interface SampleRow {
+  readonly entity: string;
+  readonly table: string;
+  readonly row: RowValues;
+  /** What the update of the golden events writes. */
+  readonly update: RowValues;
+}
+
+const person = { firstname: "Zoë", lastname: 'O"Neil', middlename: null, prefix: null, suffix: null };
+const place = {
+  company: null,
+  street: "Hauptstraße 5\nHinterhaus",
+  city: "Köln",
+  region: "Nordrhein-Westfalen",
+  region_id: 88,
+  postcode: "50667",
+  country_id: "DE",
+  telephone: "+49 221 1234",
+  fax: null,
+  vat_id: null,
+};
+
+export const sampleRows: readonly SampleRow[] = [
+  {
+    entity: "customer",
+    table: "customer_entity",
+    row: {
+      entity_id: 7,
+      email: "zoe@example.com",
+      ...person,
+      dob: "1990-04-01",
+      gender: 2,
+      taxvat: null,
+      website_id: 1,
+      store_id: 1,
+      group_id: 1,
+      increment_id: null,
+      is_active: 1,
+      default_billing: 11,
+      default_shipping: null,
+      ...times,
+    },
+    update: { email: "zoe.oneil@example.com", default_shipping: 11, updated_at: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "address",
+    table: "customer_address_entity",
+    row: { entity_id: 11, parent_id: 7, ...person, ...place, is_active: 1, ...times },
+    update: { city: "Bonn", postcode: "53111", updated_at: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "product",
+    table: "catalog_product_entity",
+    row: {
+      entity_id: 42,
+      sku: "WS-12/XL:Blue",
+      attribute_set_id: 9,
+      type_id: "simple",
+      has_options: 0,
+      required_options: 0,
+      ...times,
+    },
+    update: { sku: "WS-12-XL-Blue", updated_at: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "category",
+    table: "catalog_category_entity",
+    row: {
+      entity_id: 3,
+      parent_id: 2,
+      attribute_set_id: 3,
+      path: "1/2/3",
+      position: 1,
+      level: 2,
+      children_count: 0,
+      ...times,
+    },
+    update: { parent_id: 20, path: "1/20/3", updated_at: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "order",
+    table: "sales_order",
+    row: {
+      entity_id: 1001,
+      increment_id: "000001001",
+      state: "new",
+      status: "pending",
+      grand_total: "119.0000",
+      subtotal: "100.0000",
+      subtotal_incl_tax: "119.0000",
+      tax_amount: "19.0000",
+      discount_amount: "0.0000",
+      shipping_amount: "0.0000",
+      shipping_incl_tax: "0.0000",
+      total_paid: null,
+      total_refunded: null,
+      total_due: "119.0000",
+      total_canceled: null,
+      total_qty_ordered: "2.0000",
+      total_item_count: 1,
+      weight: "1.5000",
+      order_currency_code: "EUR",
+      base_currency_code: "EUR",
+      base_grand_total: "119.0000",
+      store_id: 1,
+      store_name: "Main Website\nMain Website Store\nDefault Store View",
+      customer_id: 7,
+      customer_is_guest: 0,
+      customer_group_id: 1,
+      customer_email: "zoe@example.com",
+      customer_firstname: "Zoë",
+      customer_lastname: 'O"Neil',
+      shipping_method: "flatrate_flatrate",
+      shipping_description: "Flat Rate - Fixed",
+      coupon_code: null,
+      is_virtual: 0,
+      billing_address_id: 2001,
+      shipping_address_id: 2002,
+      ...times,
+    },
+    update: {
+      state: "processing",
+      status: "processing",
+      total_paid: "119.0000",
+      total_due: "0.0000",
+      updated_at: "2026-02-03T05:00:00Z",
+    },
+  },
+  {
+    entity: "order-item",
+    table: "sales_order_item",
+    row: {
+      item_id: 5001,
+      order_id: 1001,
+      parent_item_id: null,
+      product_id: 42,
+      product_type: "simple",
+      sku: "WS-12/XL:Blue",
+      name: "Shirt “Blue”",
+      qty_ordered: "2.0000",
+      qty_invoiced: "0.0000",
+      qty_shipped: "0.0000",
+      qty_canceled: "0.0000",
+      qty_refunded: "0.0000",
+      price: "50.0000",
+      base_price: "50.0000",
+      original_price: "50.0000",
+      price_incl_tax: "59.5000",
+      row_total: "100.0000",
+      row_total_incl_tax: "119.0000",
+      tax_percent: "19.0000",
+      tax_amount: "19.0000",
+      discount_percent: "0.0000",
+      discount_amount: "0.0000",
+      amount_refunded: "0.0000",
+      weight: "0.7500",
+      is_virtual: 0,
+      store_id: 1,
+      ...times,
+    },
+    update: { qty_invoiced: "2.0000", updated_at: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "order-address",
+    table: "sales_order_address",
+    row: {
+      entity_id: 2001,
+      parent_id: 1001,
+      address_type: "billing",
+      customer_address_id: 11,
+      ...person,
+      ...place,
+      email: "zoe@example.com",
+    },
+    update: { telephone: "+49 221 9999" },
+  },
+  {
+    entity: "stock",
+    table: "cataloginventory_stock_item",
+    row: {
+      product_id: 42,
+      stock_id: 1,
+      website_id: 0,
+      qty: "98.0000",
+      is_in_stock: 1,
+      manage_stock: 1,
+      use_config_manage_stock: 1,
+      backorders: 0,
+      min_qty: "0.0000",
+      min_sale_qty: "1.0000",
+      max_sale_qty: "10000.0000",
+      notify_stock_qty: null,
+      low_stock_date: null,
+    },
+    update: { qty: "0.0000", is_in_stock: 0, low_stock_date: "2026-02-03T05:00:00Z" },
+  },
+  {
+    entity: "source-item",
+    table: "inventory_source_item",
+    row: { source_code: "default", sku: "WS-12/XL:Blue", quantity: "98.0000", status: 1 },
+    update: { quantity: "0.0000", status: 0 },
+  },
+  {
+    entity: "coupon",
+    table: "salesrule_coupon",
+    row: {
+      coupon_id: 31,
+      rule_id: 5,
+      code: "SPRING-2026",
+      usage_limit: 100,
+      usage_per_customer: 1,
+      times_used: 0,
+      expiration_date: "2026-05-31T00:00:00Z",
+      is_primary: 1,
+      type: 0,
+      created_at: "2026-01-15T09:30:00Z",
+    },
+    update: { times_used: 1 },
+  },
+];
+
+/** The sample of an entity. */
+export function sampleOf(entity: string): SampleRow {
+  const sample = sampleRows.find((candidate) => candidate.entity === entity);
+  if (sample === undefined) throw new Error(`no sample row of ${entity}`);
+  return sample;
+}
