@@ -1,0 +1,339 @@
+/**
+ * Loop 2: spool -> Dapr. It remembers nothing beyond what is under way: what was accepted is
+ * acknowledged to the spool, and everything else is read and sent again after a restart.
+ *
+ * One function, `#pump`, decides what to send; it runs whenever something changed: events were
+ * appended, a read or a request ended, a pause is over. Within a queue events go in bulk requests
+ * of different entities (invariant 5), queues do not wait for each other (invariant 4), and an event
+ * leaves only when it was accepted or stands in quarantine (invariant 3).
+ */
+import type { ControlEncoder, ForwardObserver, QueueReader } from "../ports.ts";
+import { assert } from "../kernel/assert.ts";
+import { asError } from "../kernel/errors.ts";
+import type { Clock, Service } from "../kernel/service.ts";
+import { Alarm } from "./alarm.ts";
+import type { PublishOutcome } from "./classify.ts";
+import type { Publisher } from "./dapr-client.ts";
+import { DeadLetters } from "./dead-letters.ts";
+import { completeOptions, type ForwarderOptions, type Limits } from "./forwarder-options.ts";
+import { runHeartbeat } from "./heartbeat.ts";
+import { Holds } from "./holds.ts";
+import { Lane } from "./lane.ts";
+import { eventsOf, type Slot } from "./queue-window.ts";
+import { RateLimit } from "./rate-limit.ts";
+import { stormRule, type StormRule } from "./refusals.ts";
+import { Settlement } from "./settlement.ts";
+import { runStallWatch } from "./stall-watch.ts";
+import { forwarderStatus, type ForwarderStatus } from "./status.ts";
+import { BODY_OVERHEAD, entryBytes, isPlainId } from "./wire.ts";
+
+export interface ForwarderParts {
+  readonly reader: QueueReader;
+  readonly publisher: Publisher;
+  readonly encoder: ControlEncoder;
+  readonly observer: ForwardObserver;
+  readonly clock: Clock;
+}
+
+/** Why nothing more goes from a lane now; a number is the monotonic time that may change it. */
+type Pause = number;
+const UNTIL_SOMETHING_HAPPENS: Pause = Number.POSITIVE_INFINITY;
+const SENT = -1;
+
+export class Forwarder implements Service {
+  readonly name = "forward";
+  readonly #parts: ForwarderParts;
+  readonly #options: ForwarderOptions;
+  readonly #limits: Limits;
+  readonly #rule: StormRule;
+  readonly #holds: Holds;
+  readonly #rate: RateLimit;
+  readonly #alarm: Alarm;
+  readonly #deadLetters: DeadLetters;
+  readonly #settlement: Settlement;
+  readonly #lanes: Lane[] = [];
+  readonly #laneOf = new Map<string, Lane>();
+  /** Start times of the requests under way, oldest first. */
+  readonly #startedAtMs = new Set<{ readonly atMs: number }>();
+  readonly #ending = new AbortController();
+  #firstLane = 0;
+  /** Requests under way that count against the bound over all topics. */
+  #inFlight = 0;
+  /** Reads, requests and quarantine writes that have not ended. */
+  #busy = 0;
+  #whenIdle: (() => void)[] = [];
+  #takesWork = false;
+  #failure: Error | null = null;
+  #ended: Promise<void> | null = null;
+  #end: () => void = () => undefined;
+
+  constructor(parts: ForwarderParts, options: ForwarderOptions) {
+    this.#parts = parts;
+    this.#options = options;
+    this.#limits = completeOptions(options);
+    this.#rule = stormRule(options.quarantineMax);
+    this.#holds = new Holds(parts.clock, parts.observer);
+    this.#rate = new RateLimit(options.rateMax, parts.clock.monotonicMs());
+    this.#alarm = new Alarm(parts.clock, () => this.#pump());
+    this.#settlement = new Settlement({
+      ...parts,
+      holds: this.#holds,
+      maxRetries: options.maxRetries,
+      quarantinedAtStart: options.quarantinedAtStart ?? 0,
+      giveUp: (lane, slot, verdict) => this.#deadLetters.add(lane, slot, verdict),
+    });
+    this.#deadLetters = new DeadLetters({
+      ...parts,
+      holds: this.#holds,
+      batchSize: options.batchSize,
+      bodyBytesMax: this.#limits.bodyBytesMax,
+      onQuarantined: (lane, slot) => this.#settlement.quarantined(lane, slot),
+    });
+  }
+
+  /** Resolves when stopped; rejects when the spool cannot be read or written, or on a bug. */
+  run(): Promise<void> {
+    assert(this.#ended === null, "a forwarder runs once");
+    this.#ended = this.#run();
+    return this.#ended;
+  }
+
+  /** Takes no new work and finishes what is under way, for at most `deadlineMs` from now. */
+  async drain(deadlineMs: number): Promise<void> {
+    this.#takesWork = false;
+    this.#alarm.cancel();
+    if (this.#busy === 0) return;
+    const idle = new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+    const over = new AbortController();
+    await Promise.race([idle, this.#parts.clock.sleep(deadlineMs, over.signal)]);
+    over.abort();
+  }
+
+  /** Ends at once: what is under way is cut off, and will be sent again after the next start. */
+  async stop(): Promise<void> {
+    this.#takesWork = false;
+    this.#alarm.cancel();
+    this.#ending.abort();
+    while (this.#busy > 0) {
+      const idle = new Promise<void>((resolve) => this.#whenIdle.push(resolve));
+      await this.#parts.publisher.resetConnections();
+      await idle;
+    }
+    this.#end();
+    // The loop's own failure belongs to whoever awaits run().
+    await this.#ended?.catch(() => undefined);
+  }
+
+  status(): ForwarderStatus {
+    return forwarderStatus({
+      lanes: this.#lanes,
+      holds: this.#holds,
+      settlement: this.#settlement,
+      deadLettersWaiting: this.#deadLetters.waiting,
+    });
+  }
+
+  async #run(): Promise<void> {
+    const { reader, publisher, encoder, clock } = this.#parts;
+    const ended = new Promise<void>((resolve) => (this.#end = resolve));
+    if (this.#ending.signal.aborted) return;
+    this.#takesWork = true;
+    const unsubscribe = reader.onAppended(() => this.#look());
+    this.#look();
+    const { signal } = this.#ending;
+    const oldest = (): number | null => this.#startedAtMs.values().next().value?.atMs ?? null;
+    void runStallWatch(publisher, clock, oldest, signal).catch((thrown: unknown) => this.#fail(thrown));
+    if (this.#options.heartbeat !== null) {
+      const parts = { publisher, encoder, clock, holds: this.#holds, ...this.#options.heartbeat };
+      const quarantined = (): number => this.#settlement.quarantinedCount;
+      void runHeartbeat({ ...parts, quarantined }, signal).catch((thrown: unknown) => this.#fail(thrown));
+    }
+    try {
+      await ended;
+    } finally {
+      unsubscribe();
+      this.#takesWork = false;
+      this.#alarm.cancel();
+      this.#ending.abort();
+    }
+    if (this.#failure !== null) throw this.#failure;
+  }
+
+  #fail(thrown: unknown): void {
+    this.#failure ??= asError(thrown);
+    this.#takesWork = false;
+    this.#end();
+  }
+
+  /** Sees which queues there are and how far they reach. */
+  #look(): void {
+    for (const state of this.#parts.reader.queues()) {
+      let lane = this.#laneOf.get(state.queue);
+      if (lane === undefined) {
+        lane = new Lane(state, this.#rule);
+        this.#laneOf.set(state.queue, lane);
+        this.#lanes.push(lane);
+      }
+      lane.last = state.last;
+    }
+    this.#pump();
+  }
+
+  #pump(): void {
+    if (!this.#takesWork) return;
+    try {
+      const nowMs = this.#parts.clock.monotonicMs();
+      let wakeAtMs = this.#pumpDeadLetters(nowMs);
+      // Another lane goes first each time, so that none takes all requests.
+      const count = this.#lanes.length;
+      for (let step = 0; step < count; step++) {
+        const lane = this.#lanes[(this.#firstLane + step) % count];
+        if (lane === undefined) continue;
+        wakeAtMs = Math.min(wakeAtMs, lane.releaseDelayed(nowMs));
+        this.#fill(lane);
+        let pause = this.#send(lane, nowMs);
+        while (pause === SENT) pause = this.#send(lane, nowMs);
+        wakeAtMs = Math.min(wakeAtMs, pause);
+      }
+      this.#firstLane = count === 0 ? 0 : (this.#firstLane + 1) % count;
+      // A dead letter may have come up while the lanes were looked at.
+      wakeAtMs = Math.min(wakeAtMs, this.#pumpDeadLetters(nowMs));
+      if (wakeAtMs !== UNTIL_SOMETHING_HAPPENS) this.#alarm.ringAt(wakeAtMs);
+    } catch (thrown) {
+      this.#fail(thrown);
+    }
+  }
+
+  #pumpDeadLetters(nowMs: number): Pause {
+    const dueAtMs = this.#deadLetters.dueAtMs(nowMs);
+    if (dueAtMs > nowMs) return dueAtMs;
+    this.#track(this.#deadLetters.send());
+    return UNTIL_SOMETHING_HAPPENS;
+  }
+
+  /** Sends one request of the lane, or says what stands against it. */
+  #send(lane: Lane, nowMs: number): Pause {
+    const topic = lane.nextTopic();
+    if (topic === null || lane.inFlight >= this.#limits.requestsPerTopic) return UNTIL_SOMETHING_HAPPENS;
+    const gate = this.#holds.gate(topic, nowMs);
+    if (gate === "closed") return this.#holds.dueAtMs(topic);
+    const isProbe = gate === "probe";
+    // Probes do not count, so that topics which hang cannot use up the requests of those that work.
+    if (!isProbe && this.#inFlight >= this.#limits.requestsAtOnce) return UNTIL_SOMETHING_HAPPENS;
+    const wanted = isProbe
+      ? Math.min(this.#options.batchSize, this.#limits.probeEvents)
+      : this.#options.batchSize;
+    if (!isProbe && !lane.hasSuspects) {
+      const waitUntilMs = this.#waitForCompany(lane, wanted, nowMs);
+      if (waitUntilMs > nowMs) return waitUntilMs;
+    }
+    const allowed = this.#rate.allowed(wanted, nowMs);
+    if (allowed < 1) return this.#rate.readyAtMs(Math.min(wanted, this.#limits.probeEvents));
+    const bytes = this.#limits.bodyBytesMax - BODY_OVERHEAD;
+    const taken = lane.takeSuspects() ?? lane.window.take({ events: allowed, bytes });
+    const slots = this.#withoutOversize(lane, taken);
+    if (slots.length === 0) return SENT;
+    this.#rate.spend(slots.length);
+    lane.partialSinceMs = null;
+    this.#track(this.#publish({ lane, topic, slots, isProbe }));
+    this.#fill(lane);
+    return SENT;
+  }
+
+  /**
+   * A partly filled batch waits for company only while a request of its topic is under way: an idle
+   * topic sends at once, and a busy one does not spend requests on single events.
+   */
+  #waitForCompany(lane: Lane, wanted: number, nowMs: number): number {
+    if (lane.inFlight === 0 || lane.window.readyEvents >= wanted) return nowMs;
+    lane.partialSinceMs ??= nowMs;
+    return lane.partialSinceMs + this.#options.syncIntervalMs;
+  }
+
+  /** What cannot be sent at all goes straight to the dead letters. */
+  #withoutOversize(lane: Lane, slots: Slot[]): Slot[] {
+    let large = 0;
+    for (const slot of slots) if (this.#isOversize(slot)) large++;
+    if (large === 0) return slots;
+    const fitting: Slot[] = [];
+    for (const slot of slots) {
+      if (this.#isOversize(slot)) this.#settlement.tooLarge(lane, slot);
+      else fitting.push(slot);
+    }
+    return fitting;
+  }
+
+  #isOversize({ event }: Slot): boolean {
+    assert(isPlainId(event.id), "an event's id needs no escaping in JSON");
+    return event.oversize || entryBytes(event) + BODY_OVERHEAD > this.#limits.bodyBytesMax;
+  }
+
+  async #publish(request: Request): Promise<void> {
+    const { lane, topic, slots, isProbe } = request;
+    const started = { atMs: this.#parts.clock.monotonicMs() };
+    this.#startedAtMs.add(started);
+    lane.inFlight++;
+    if (isProbe) this.#holds.probeStarted(topic);
+    else this.#inFlight++;
+    this.#parts.observer.batchSent(slots.length);
+    let outcome: PublishOutcome;
+    try {
+      outcome = await this.#parts.publisher.publishBulk(topic, eventsOf(slots));
+    } finally {
+      this.#startedAtMs.delete(started);
+      lane.inFlight--;
+      if (isProbe) this.#holds.probeEnded(topic);
+      else this.#inFlight--;
+    }
+    this.#settlement.settle(lane, slots, outcome);
+  }
+
+  /** Reads ahead while there is room; the next events are at hand before the request is answered. */
+  #fill(lane: Lane): void {
+    const { window } = lane;
+    if (lane.reading || window.readThrough >= lane.last) return;
+    if (window.readThrough - window.doneThrough >= this.#limits.spanEvents) return;
+    const room = this.#limits.windowEvents - window.heldEvents;
+    const roomBytes = this.#limits.windowBytes - window.heldBytes;
+    // Small reads cost more than they bring while enough is at hand.
+    if (room < this.#limits.readEvents / 2 || roomBytes <= 0) return;
+    lane.reading = true;
+    this.#track(this.#read(lane, Math.min(room, this.#limits.readEvents), roomBytes));
+  }
+
+  async #read(lane: Lane, maxEvents: number, maxBytes: number): Promise<void> {
+    try {
+      const after = lane.window.readThrough;
+      lane.window.add(await this.#parts.reader.read(lane.queue, after, { maxEvents, maxBytes }));
+    } finally {
+      lane.reading = false;
+    }
+  }
+
+  /** Waits for the work's end in the background, then looks for more; a failure ends the run. */
+  #track(work: Promise<void>): void {
+    this.#busy++;
+    void this.#finish(work);
+  }
+
+  async #finish(work: Promise<void>): Promise<void> {
+    try {
+      await work;
+    } catch (thrown) {
+      this.#fail(thrown);
+    }
+    this.#busy--;
+    this.#pump();
+    if (this.#busy > 0) return;
+    const waiting = this.#whenIdle;
+    this.#whenIdle = [];
+    for (const resolve of waiting) resolve();
+  }
+}
+
+interface Request {
+  readonly lane: Lane;
+  readonly topic: string;
+  readonly slots: Slot[];
+  readonly isProbe: boolean;
+}

@@ -1,0 +1,215 @@
+/**
+ * The part of one queue that the forwarder looks at: events read ahead, in order, of which it may
+ * send any that is its entity's oldest. This is where invariant 5 lives (for one entity at most one
+ * event is under way), and from where invariant 4 is answered: the contiguous prefix ends before
+ * the oldest event that is not done.
+ *
+ * Every step costs the same however many events wait: an event is looked at when it enters, when it
+ * is taken and when it is done, never in between.
+ */
+import type { OutboundEvent, Seq, SpooledEvent } from "../change.ts";
+import { assert } from "../kernel/assert.ts";
+import { entryBytes } from "./wire.ts";
+
+/** One event in the window. Made by the window; the forwarder keeps its attempts here. */
+export interface Slot {
+  readonly event: SpooledEvent;
+  /** Neighbours in queue order. */
+  previous: Slot | null;
+  next: Slot | null;
+  /** The next event of the same entity, which waits for this one. */
+  follower: Slot | null;
+  /** How often it was refused for its own content. */
+  refusals: number;
+  /** How often a request failed for it while others of the same request were accepted. */
+  failures: number;
+}
+
+export interface TakeLimits {
+  readonly events: number;
+  readonly bytes: number;
+}
+
+export class QueueWindow {
+  /** Events that may go now: `#urgent` first. Each is the only one of its entity in both. */
+  #ready: Slot[] = [];
+  #readyHead = 0;
+  /** Those that were given back, and those whose predecessor is done: the oldest, mostly. Served
+   * first, because the acknowledged prefix waits for them. */
+  #urgent: Slot[] = [];
+  #urgentHead = 0;
+  readonly #newestOfEntity = new Map<string, Slot>();
+  #oldest: Slot | null = null;
+  #newest: Slot | null = null;
+  #pending = 0;
+  #pendingBytes = 0;
+  /** Read, but behind a barrier. */
+  #staged: SpooledEvent[] = [];
+  #stagedHead = 0;
+  #stagedBytes = 0;
+  #barrierUnderWay = false;
+  #admittedThrough: Seq;
+  #readThrough: Seq;
+
+  constructor(acked: Seq) {
+    this.#admittedThrough = acked;
+    this.#readThrough = acked;
+  }
+
+  /** The newest event that was read; the next read starts after it. */
+  get readThrough(): Seq {
+    return this.#readThrough;
+  }
+
+  /** Everything up to here is done. */
+  get doneThrough(): Seq {
+    return this.#oldest === null ? this.#admittedThrough : this.#oldest.event.seq - 1;
+  }
+
+  /** Events held in memory: waiting, under way, or behind a barrier. */
+  get heldEvents(): number {
+    return this.#pending + this.#staged.length - this.#stagedHead;
+  }
+
+  get heldBytes(): number {
+    return this.#pendingBytes + this.#stagedBytes;
+  }
+
+  /** Events that could go now. */
+  get readyEvents(): number {
+    return this.#ready.length - this.#readyHead + this.#urgent.length - this.#urgentHead;
+  }
+
+  /** The event that `take` would take first, or null. */
+  peek(): Slot | null {
+    return this.#urgent[this.#urgentHead] ?? this.#ready[this.#readyHead] ?? null;
+  }
+
+  /** Adds what was read after `readThrough`, in order and without gaps. */
+  add(events: readonly SpooledEvent[]): void {
+    for (const event of events) {
+      assert(event.seq === this.#readThrough + 1, "a queue is read in order and without gaps");
+      this.#readThrough = event.seq;
+      this.#staged.push(event);
+      this.#stagedBytes += event.payload.length;
+    }
+    this.#admit();
+  }
+
+  /**
+   * Takes events for one request: of one topic, of different entities, within the limits. At least
+   * one, if any is ready, however large it is.
+   */
+  take(limits: TakeLimits): Slot[] {
+    const taken: Slot[] = [];
+    const first = this.peek();
+    if (first === null) return taken;
+    const topic = first.event.topic;
+    let bytes = 0;
+    while (taken.length < limits.events) {
+      const slot = this.peek();
+      if (slot === null || slot.event.topic !== topic) break;
+      bytes += entryBytes(slot.event);
+      if (bytes > limits.bytes && taken.length > 0) break;
+      this.#shift();
+      taken.push(slot);
+    }
+    return taken;
+  }
+
+  /** Takes back events that were taken and are not done: they go first the next time. */
+  giveBack(slots: readonly Slot[]): void {
+    for (const slot of slots) this.#urgent.push(slot);
+  }
+
+  /** The event was accepted or is in quarantine: its entity's next one may go. */
+  done(slot: Slot): void {
+    this.#pending--;
+    this.#pendingBytes -= slot.event.payload.length;
+    this.#unlink(slot);
+    const { follower } = slot;
+    if (follower !== null) this.#urgent.push(follower);
+    else this.#newestOfEntity.delete(slot.event.entityKey);
+    if (slot.event.barrier) this.#barrierUnderWay = false;
+    if (this.#stagedHead < this.#staged.length) this.#admit();
+  }
+
+  #admit(): void {
+    while (this.#stagedHead < this.#staged.length && !this.#barrierUnderWay) {
+      const event = this.#staged[this.#stagedHead];
+      if (event === undefined) return;
+      if (event.barrier) {
+        // It waits for everything before it, and everything after waits for it.
+        if (this.#pending > 0) return;
+        this.#barrierUnderWay = true;
+      }
+      this.#stagedHead++;
+      this.#stagedBytes -= event.payload.length;
+      this.#admitOne(event);
+    }
+    if (this.#stagedHead === this.#staged.length) {
+      this.#staged = [];
+      this.#stagedHead = 0;
+    } else if (this.#stagedHead > 1000) {
+      this.#staged = this.#staged.slice(this.#stagedHead);
+      this.#stagedHead = 0;
+    }
+  }
+
+  #admitOne(event: SpooledEvent): void {
+    const slot: Slot = {
+      event,
+      previous: this.#newest,
+      next: null,
+      follower: null,
+      refusals: 0,
+      failures: 0,
+    };
+    if (this.#newest === null) this.#oldest = slot;
+    else this.#newest.next = slot;
+    this.#newest = slot;
+    this.#admittedThrough = event.seq;
+    this.#pending++;
+    this.#pendingBytes += event.payload.length;
+    const before = this.#newestOfEntity.get(event.entityKey);
+    this.#newestOfEntity.set(event.entityKey, slot);
+    if (before === undefined) this.#ready.push(slot);
+    else before.follower = slot;
+  }
+
+  #unlink(slot: Slot): void {
+    if (slot.previous === null) this.#oldest = slot.next;
+    else slot.previous.next = slot.next;
+    if (slot.next === null) this.#newest = slot.previous;
+    else slot.next.previous = slot.previous;
+  }
+
+  #shift(): void {
+    if (this.#urgentHead < this.#urgent.length) {
+      this.#urgentHead++;
+      if (this.#urgentHead === this.#urgent.length) {
+        this.#urgent.length = 0;
+        this.#urgentHead = 0;
+      } else if (this.#urgentHead >= 1024) {
+        this.#urgent = this.#urgent.slice(this.#urgentHead);
+        this.#urgentHead = 0;
+      }
+      return;
+    }
+    this.#readyHead++;
+    if (this.#readyHead === this.#ready.length) {
+      this.#ready.length = 0;
+      this.#readyHead = 0;
+    } else if (this.#readyHead >= 1024) {
+      this.#ready = this.#ready.slice(this.#readyHead);
+      this.#readyHead = 0;
+    }
+  }
+}
+
+/** The bare events of the slots, as a client wants them. */
+export function eventsOf(slots: readonly Slot[]): OutboundEvent[] {
+  const events: OutboundEvent[] = [];
+  for (const slot of slots) events.push(slot.event);
+  return events;
+}

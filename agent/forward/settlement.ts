@@ -1,0 +1,176 @@
+/** What becomes of the events of an answered request: done, tried again, split, or given up. */
+import type { ForwardObserver, QuarantineVerdict, QueueReader } from "../ports.ts";
+import { backoffDelayMs, type Clock } from "../kernel/service.ts";
+import type { PublishOutcome } from "./classify.ts";
+import { type Holds, STORM } from "./holds.ts";
+import type { Lane } from "./lane.ts";
+import type { Slot } from "./queue-window.ts";
+
+export interface SettlementParts {
+  readonly reader: QueueReader;
+  readonly observer: ForwardObserver;
+  readonly holds: Holds;
+  readonly clock: Clock;
+  readonly maxRetries: number;
+  readonly quarantinedAtStart: number;
+  /** Hands the event over to the dead letters; its slot is settled by `quarantined`. */
+  readonly giveUp: (lane: Lane, slot: Slot, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">) => void;
+}
+
+type Partial = Extract<PublishOutcome, { kind: "partial" }>;
+type Refused = Extract<PublishOutcome, { kind: "refused" }>;
+
+/** Of one event, not of its topic: short, because its entity waits and others go on. */
+const RETRY_FIRST_MS = 100;
+const RETRY_MAX_MS = 2000;
+
+export class Settlement {
+  readonly #parts: SettlementParts;
+  #quarantined: number;
+  #lastAcceptedAtMs: number | null = null;
+
+  constructor(parts: SettlementParts) {
+    this.#parts = parts;
+    this.#quarantined = parts.quarantinedAtStart;
+  }
+
+  /** Events in quarantine, those from before the start included. */
+  get quarantinedCount(): number {
+    return this.#quarantined;
+  }
+
+  /** Wall time of the last acceptance, null before the first. */
+  get lastAcceptedAtMs(): number | null {
+    return this.#lastAcceptedAtMs;
+  }
+
+  settle(lane: Lane, slots: Slot[], outcome: PublishOutcome): void {
+    const topic = slots[0]?.event.topic ?? lane.queue;
+    switch (outcome.kind) {
+      case "accepted":
+        this.#accepted(lane, topic, slots);
+        break;
+      case "partial":
+        this.#partial(lane, slots, outcome);
+        break;
+      case "unavailable":
+        this.#parts.holds.hold(topic, outcome);
+        this.#failed(slots);
+        giveBack(lane, slots);
+        break;
+      case "refused":
+        this.#parts.holds.reached();
+        this.#refused(lane, slots, outcome);
+        break;
+    }
+    this.#acknowledge(lane);
+  }
+
+  /** The event cannot be sent at all. Not counted as a refusal: the mapping chose dead letters. */
+  tooLarge(lane: Lane, slot: Slot): void {
+    this.#failed([slot]);
+    const reason = "the event is larger than Dapr's body limit";
+    this.#parts.giveUp(lane, slot, { code: "EVENT_TOO_LARGE", reason, attempts: 0 });
+  }
+
+  /** The event stands in quarantine: its entity goes on. */
+  quarantined(lane: Lane, slot: Slot): void {
+    this.#quarantined++;
+    lane.window.done(slot);
+    this.#acknowledge(lane);
+  }
+
+  #accepted(lane: Lane, topic: string, slots: readonly Slot[]): void {
+    const { holds, observer, clock } = this.#parts;
+    const wallMs = clock.wallMs();
+    const wasRefused = slots.some((slot) => slot.refusals > 0);
+    if (wasRefused && holds.of(topic)?.code === STORM) lane.refusals.clear();
+    holds.accepted(topic, wasRefused);
+    lane.refusals.accepted(slots.length);
+    lane.lastAcceptedAtMs = wallMs;
+    this.#lastAcceptedAtMs = wallMs;
+    for (const slot of slots) {
+      const { table, op, commitTimeMs, capturedAtMs } = slot.event;
+      const heldMs = holds.heldMsSince(topic, capturedAtMs);
+      const seconds = Math.max(0, wallMs - capturedAtMs - heldMs) / 1000;
+      observer.published({ table, op, seconds, commitTimeMs, snapshot: op === "r" });
+      lane.window.done(slot);
+    }
+  }
+
+  #partial(lane: Lane, slots: Slot[], outcome: Partial): void {
+    const accepted: Slot[] = [];
+    const failed: Slot[] = [];
+    for (const slot of slots) (outcome.failedIds.has(slot.event.id) ? failed : accepted).push(slot);
+    const topic = slots[0]?.event.topic ?? lane.queue;
+    if (accepted.length > 0 && failed.length > 0) this.#accepted(lane, topic, accepted);
+    if (outcome.refused) {
+      this.#parts.holds.reached();
+      for (const slot of failed) this.#refusedAlone(lane, slot, outcome);
+      return;
+    }
+    if (accepted.length === 0 || failed.length === 0) {
+      // All of them failed, or the list names none of ours: the broker took nothing for certain.
+      const message = "the broker took none of the events";
+      this.#parts.holds.hold(topic, { scope: "topic", code: outcome.code, message, retryAfterMs: 0 });
+      this.#failed(slots);
+      giveBack(lane, slots);
+      return;
+    }
+    // A listed entry may have been stored all the same; it is sent again, its entity waits.
+    this.#failed(failed);
+    for (const slot of failed) {
+      slot.failures++;
+      this.#delay(lane, slot, slot.failures);
+    }
+  }
+
+  #refused(lane: Lane, slots: Slot[], outcome: Refused): void {
+    const [only] = slots;
+    if (slots.length === 1 && only !== undefined) this.#refusedAlone(lane, only, outcome);
+    else lane.split(slots);
+  }
+
+  #refusedAlone(lane: Lane, slot: Slot, outcome: Partial | Refused): void {
+    const { holds, maxRetries } = this.#parts;
+    slot.refusals++;
+    this.#failed([slot]);
+    if (slot.refusals === 1) lane.refusals.refused();
+    if (holds.of(slot.event.topic)?.code === STORM || lane.refusals.isStorm(this.#quarantined)) {
+      const message = `many events are refused (${outcome.code}): a setting is wrong, not the events`;
+      holds.hold(slot.event.topic, { scope: "topic", code: STORM, message, retryAfterMs: 0 });
+      lane.addSuspects([slot]);
+      return;
+    }
+    if (!outcome.permanent && slot.refusals < maxRetries) {
+      this.#delay(lane, slot, slot.refusals);
+      return;
+    }
+    const reason = `Dapr refused the event for its own content (${outcome.code})`;
+    this.#parts.giveUp(lane, slot, { code: outcome.code, reason, attempts: slot.refusals });
+  }
+
+  #delay(lane: Lane, slot: Slot, attempt: number): void {
+    const delayMs = backoffDelayMs(attempt, { firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS });
+    lane.delay(slot, this.#parts.clock.monotonicMs() + delayMs);
+  }
+
+  #failed(slots: readonly Slot[]): void {
+    for (const { event } of slots)
+      this.#parts.observer.publishFailed({ table: event.table, errorType: "publish" });
+  }
+
+  /** Invariant 4: the acknowledgement moves along the contiguous prefix. */
+  #acknowledge(lane: Lane): void {
+    const through = lane.window.doneThrough;
+    if (through <= lane.acked) return;
+    lane.acked = through;
+    this.#parts.reader.ack(lane.queue, through);
+  }
+}
+
+/** Suspects stay apart: mixed with others they would have them refused again. */
+function giveBack(lane: Lane, slots: Slot[]): void {
+  if (slots.some((slot) => slot.refusals > 0)) lane.addSuspects(slots);
+  else lane.window.giveBack(slots);
+}
