@@ -1,0 +1,63 @@
+/**
+ * What the agent knows of itself at one moment. `main.ts` gathers it from the rooms; metrics, health,
+ * status command and systemd's status line are all made from it, so they cannot disagree.
+ */
+import type { Op } from "../change.ts";
+import type { SourceStatus } from "../ports.ts";
+
+export interface SpoolFacts {
+  readonly events: number;
+  readonly bytes: number;
+  readonly bytesMax: number;
+  readonly freeBytes: number;
+  readonly freeMinBytes: number;
+  readonly quarantined: number;
+}
+
+/** The oldest event of a queue that the broker has not accepted. */
+export interface QueueHead {
+  readonly queue: string;
+  readonly table: string;
+  readonly op: Op | "";
+  readonly commitTimeMs: number;
+  readonly capturedAtMs: number;
+  readonly waiting: number;
+}
+
+export interface HeldTopic {
+  readonly topic: string;
+  readonly code: string;
+  readonly message: string;
+  readonly sinceMs: number;
+}
+
+export interface PositionFacts {
+  readonly file: string;
+  readonly position: number;
+  readonly gtidSet: string | null;
+  readonly epoch: number;
+}
+
+export interface AgentFacts {
+  readonly nowMs: number;
+  readonly startedAtMs: number;
+  readonly version: string;
+  readonly shop: string;
+  readonly database: string;
+  readonly instance: string;
+  readonly ready: boolean;
+  readonly source: SourceStatus;
+  readonly position: PositionFacts | null;
+  /** Null where there is no spool (a run that prints its events). */
+  readonly spool: SpoolFacts | null;
+  readonly heads: readonly QueueHead[];
+  readonly held: readonly HeldTopic[];
+  readonly intakeClosed: { readonly code: string; readonly message: string } | null;
+  /** Seconds from commit to acceptance by table, growing while something waits. */
+  readonly lagSeconds: ReadonlyMap<string, number>;
+  readonly accepted: {
+    readonly events: number;
+    readonly lastAtMs: number | null;
+    readonly lastSeconds: number | null;
+  };
+}
