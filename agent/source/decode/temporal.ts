@@ -224,14 +224,10 @@ const hiresFractionBytes = [0, 1, 1, 2, 2, 3, 3];
 
 /** Bytes of MariaDB 5.3's TIME, DATETIME and TIMESTAMP with `digits` (1 to 6) of a fraction. */
 export function hiresLength(kind: "time" | "datetime" | "timestamp", digits: number): number {
-  switch (kind) {
-    case "time":
-      return hiresTimeBytes[digits] ?? 0;
-    case "datetime":
-      return hiresDatetimeBytes[digits] ?? 0;
-    case "timestamp":
-      return 4 + (hiresFractionBytes[digits] ?? 0);
+  if (kind === "timestamp") {
+    return 4 + (hiresFractionBytes[digits] ?? 0);
   }
+  return (kind === "time" ? hiresTimeBytes[digits] : hiresDatetimeBytes[digits]) ?? 0;
 }
 
 export function hiresTimestampReader(digits: number): TemporalReader {
