@@ -1,0 +1,237 @@
+/**
+ * The whole road for tests: MariaDB with Magento's tables, the agent as a process, daprd and Redis.
+ * Each part can be killed and started again. What was delivered is read back from Redis.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { compareReplica, describeComparison, type Comparison } from "../oracle/compare.ts";
+import { entities, type EntitySpec } from "../oracle/entities.ts";
+import {
+  checkHistory,
+  deadLetters,
+  readHistory,
+  shuffledWithDoubles,
+  type DeliveredEvent,
+} from "../oracle/history.ts";
+import type { Random } from "../oracle/random.ts";
+import { MemoryReplica, type Replica } from "../oracle/replica.ts";
+import type { ShopIdentity } from "../oracle/source-rows.ts";
+import { startMariadb, type MariadbOptions, type MariadbServer } from "../servers/mariadb.ts";
+import { AgentProcess, type AgentForm } from "./agent-process.ts";
+import { startBroker, type Broker } from "./broker.ts";
+import type { MemoryCgroup } from "./memory.ts";
+
+export interface StackOptions {
+  readonly mariadb?: MariadbOptions;
+  readonly prefix?: string;
+  /** More settings of the agent, or others than the stack's. */
+  readonly settings?: Readonly<Record<string, string | undefined>>;
+  readonly form?: AgentForm;
+  readonly nodeOptions?: readonly string[];
+  readonly cgroup?: MemoryCgroup;
+  /** Without daprd and Redis: the agent finds nobody at its endpoint. */
+  readonly brokerless?: boolean;
+}
+
+/** A loopback port on which nothing listens: every connection is refused at once. */
+const nobody = "http://127.0.0.1:9";
+
+export class Stack {
+  readonly mariadb: MariadbServer;
+  readonly agent: AgentProcess;
+  readonly identity: ShopIdentity;
+  readonly #broker: Broker | null;
+  #markers = 0;
+
+  private constructor(parts: {
+    mariadb: MariadbServer;
+    agent: AgentProcess;
+    broker: Broker | null;
+    identity: ShopIdentity;
+  }) {
+    this.mariadb = parts.mariadb;
+    this.agent = parts.agent;
+    this.#broker = parts.broker;
+    this.identity = parts.identity;
+  }
+
+  /** Starts the servers and prepares the agent, which the caller starts. */
+  static async start(options: StackOptions = {}): Promise<Stack> {
+    const identity: ShopIdentity = {
+      shop: "test-shop",
+      namespace: "0b6ac3f4-0b5e-4d6e-9d4e-5a1f6f0a6c11",
+      database: "magento_db",
+      prefix: options.prefix ?? "",
+    };
+    const mariadb = await startMariadb(options.mariadb);
+    let broker: Broker | null = null;
+    try {
+      await mariadb.loadMagento({ prefix: identity.prefix });
+      const user = await mariadb.createAgentUser();
+      broker = options.brokerless === true ? null : await startBroker();
+      const agent = await AgentProcess.prepare({
+        ...(options.form === undefined ? {} : { form: options.form }),
+        ...(options.nodeOptions === undefined ? {} : { nodeOptions: options.nodeOptions }),
+        ...(options.cgroup === undefined ? {} : { cgroup: options.cgroup }),
+        settings: {
+          MAGENTO_DB_SOCKET: mariadb.socket,
+          MAGENTO_DB_USER: user.user,
+          MAGENTO_DB_PASS: user.password,
+          MAGENTO_DB_NAME: identity.database,
+          MAGENTO_TABLE_PREFIX: identity.prefix === "" ? undefined : identity.prefix,
+          SHOP_NAME: identity.shop,
+          IDENTITY_NAMESPACE: identity.namespace,
+          DAPR_HTTP_ENDPOINT: broker?.gateway.endpoint ?? nobody,
+          DAPR_API_TOKEN: broker?.token,
+          SNAPSHOT_MODE: "never",
+          // The machine that runs tests may be fuller than a shop's volume is allowed to be.
+          DISK_FREE_MIN: "100M",
+          SPOOL_BYTES_MAX: "8G",
+          ...options.settings,
+        },
+      });
+      return new Stack({ mariadb, agent, broker, identity });
+    } catch (thrown) {
+      await broker?.stop();
+      await mariadb.stop();
+      throw thrown;
+    }
+  }
+
+  get broker(): Broker {
+    if (this.#broker === null) throw new Error("this stack was started without a broker");
+    return this.#broker;
+  }
+
+  async stop(): Promise<void> {
+    await this.agent.remove();
+    await this.#broker?.stop();
+    await this.mariadb.stop();
+  }
+
+  /** Writes one more row into each table and waits until all of them were delivered and nothing waits. */
+  async drain(timeoutMs = 120_000): Promise<void> {
+    const marks = await this.#mark();
+    const missing = new Map(marks);
+    await this.agent.until(
+      `the last row of each table was delivered (missing: ${[...missing.keys()].join(", ")})`,
+      async () => {
+        for (const [topic, words] of missing) if (await this.#stands(topic, words)) missing.delete(topic);
+        return missing.size === 0 && (await this.agent.metric("edge_agent_spool_events")) === 0;
+      },
+      timeoutMs,
+    );
+  }
+
+  /** One row of its own in each table; the words by which its event is found in the stream. */
+  async #mark(): Promise<ReadonlyMap<string, string>> {
+    this.#markers += 1;
+    const number = 3_000_000_000 + this.#markers;
+    const name = `marker-${this.#markers}`;
+    const table = (plain: string): string =>
+      `\`${this.identity.database}\`.\`${this.identity.prefix}${plain}\``;
+    await this.mariadb.query("SET SESSION sql_mode = ''");
+    const marks = new Map<string, string>();
+    for (const spec of entities) {
+      marks.set(spec.topic, `"magento_id":${number}`);
+      const key = spec.table === "sales_order_item" ? "item_id" : spec.keyColumns[0];
+      const sql = `INSERT INTO ${table(spec.table)} SET ${key} = ${number}`;
+      if (spec.entity === "stock") {
+        marks.set(spec.topic, `"magento_id":"${number}:9"`);
+        await this.mariadb.query(`INSERT INTO ${table(spec.table)} SET product_id = ${number}, stock_id = 9`);
+      } else if (spec.entity === "source-item") {
+        marks.set(spec.topic, `"magento_id":"marker:${name}"`);
+        await this.mariadb.query(
+          `INSERT INTO ${table(spec.table)} SET source_code = 'marker', sku = '${name}'`,
+        );
+      } else if (spec.entity === "coupon")
+        await this.mariadb.query(`${sql}, code = '${name}', rule_id = ${number}`);
+      else await this.mariadb.query(sql);
+    }
+    return marks;
+  }
+
+  async #stands(topic: string, words: string): Promise<boolean> {
+    const newest = await this.broker.redis.newestEntries(topic, 100);
+    return newest.some((entry) => entry.fields["data"]?.includes(words) === true);
+  }
+
+  /** Everything that Redis has taken, in its order, topic by topic. */
+  history(): Promise<DeliveredEvent[]> {
+    return readHistory(this.broker.redis);
+  }
+
+  async compare(replica: Replica, only?: readonly EntitySpec[]): Promise<Comparison> {
+    const connection = await this.mariadb.connection();
+    try {
+      const { identity } = this;
+      return await compareReplica({
+        connection,
+        identity,
+        replica,
+        ...(only === undefined ? {} : { entities: only }),
+      });
+    } finally {
+      await connection.end();
+    }
+  }
+
+  /**
+   * The promise in full: the history is sound, no dead letters, and a replica made from it equals the
+   * source, delivered as it was and again shuffled with 30 % doubled. Throws with what differs.
+   */
+  async prove(random: Random, only?: readonly EntitySpec[]): Promise<Proof> {
+    const history = await this.history();
+    const report = checkHistory(history);
+    const faults = report.problems.slice(0, 20);
+    const letters = await deadLetters(this.broker.redis);
+    if (letters > 0) faults.push(`${letters} dead letters`);
+    const straight = await this.compare(replicaOf(history), only);
+    if (!straight.equal) faults.push(`as delivered:\n${describeComparison(straight)}`);
+    const shuffled = await this.compare(replicaOf(shuffledWithDoubles(random, history, 0.3)), only);
+    if (!shuffled.equal) faults.push(`shuffled and doubled:\n${describeComparison(shuffled)}`);
+    if (faults.length > 0) throw new Error(`replica and source differ\n${faults.join("\n")}`);
+    return { events: report.events, distinct: report.distinct, comparison: straight };
+  }
+
+  /** Waits until the spool holds at least so many events. */
+  async untilSpooled(events: number, timeoutMs: number): Promise<void> {
+    await this.agent.until(
+      `${events} events wait in the spool`,
+      async () => ((await this.agent.metric("edge_agent_spool_events")) ?? 0) >= events,
+      timeoutMs,
+    );
+  }
+
+  /** Waits until the agent has captured so many events since its start. */
+  async untilCaptured(events: number, timeoutMs: number): Promise<void> {
+    await this.agent.until(
+      `${events} events were captured`,
+      async () => ((await this.agent.metric("edge_agent_events_captured_total")) ?? 0) >= events,
+      timeoutMs,
+    );
+  }
+
+  /** Waits until the agent reads the binlog. */
+  async untilReading(timeoutMs = 30_000): Promise<void> {
+    await this.agent.until(
+      "the agent reads the binlog",
+      async () => (await this.agent.metric("edge_agent_source_connected")) === 1,
+      timeoutMs,
+      30,
+    );
+    await sleep(50);
+  }
+}
+
+export interface Proof {
+  readonly events: number;
+  readonly distinct: number;
+  readonly comparison: Comparison;
+}
+
+/** A consumer's state after applying the events in the given order. */
+export function replicaOf(history: Iterable<DeliveredEvent>): MemoryReplica {
+  const replica = new MemoryReplica();
+  for (const { data } of history) replica.apply(data);
+  return replica;
+}
