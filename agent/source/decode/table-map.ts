@@ -3,7 +3,7 @@
  * metadata (binlog_row_metadata FULL, MINIMAL, and MariaDB's NO_LOG, which has none) are read.
  */
 import { AgentError } from "../../kernel/errors.ts";
-import { columnType, unreadable } from "./wire.ts";
+import { BINARY_COLLATION, columnType, unreadable } from "./wire.ts";
 
 /** One column as the stream describes it; null where the stream does not say. */
 export interface MappedColumn {
@@ -206,7 +206,8 @@ const numericTypes: ReadonlySet<number> = new Set([
   columnType.double,
   columnType.year,
 ]);
-const characterTypes: ReadonlySet<number> = new Set([
+/** Types whose values are in a collation, `binary` being one. */
+export const characterTypes: ReadonlySet<number> = new Set([
   columnType.string,
   columnType.varchar,
   columnType.varString,
@@ -238,16 +239,10 @@ function readOptional(bytes: Bytes, columns: readonly Draft[]): Optional {
         );
         break;
       case 2:
-        readDefaultCharset(
-          part,
-          of((type) => characterTypes.has(type)),
-        );
+        readCollations(part, columns, true);
         break;
       case 3:
-        readColumnCharsets(
-          part,
-          of((type) => characterTypes.has(type)),
-        );
+        readCollations(part, columns, false);
         break;
       case 4:
         found.columnNames = readNames(part, columns.length);
@@ -295,23 +290,71 @@ function readSignedness(part: Bytes, columns: readonly Draft[]): void {
   });
 }
 
-function readDefaultCharset(part: Bytes, columns: readonly Draft[]): void {
-  const collation = part.packed();
-  for (const column of columns) {
-    column.collation = collation;
+/**
+ * Collations of the text columns. MariaDB counts GEOMETRY columns among them (as binary), MySQL
+ * does not, and the event does not say whose it is. So each way of counting that fits the bytes is
+ * tried; a column on which they differ gets none, and the schema has to say (`needsSchema`).
+ */
+function readCollations(part: Bytes, columns: readonly Draft[], isDefaultFirst: boolean): void {
+  const from = part.offset;
+  const fitting: Map<Draft, number>[] = [];
+  for (const extra of [[], [columnType.geometry], [columnType.vector]]) {
+    const isExtra = ({ type }: Draft): boolean => extra.some((wanted) => wanted === type);
+    const counted = columns.filter((column) => characterTypes.has(column.type) || isExtra(column));
+    part.offset = from;
+    const given = isDefaultFirst ? givenByDefault(part, counted) : givenEach(part, counted);
+    if (
+      given !== null &&
+      counted.every((column) => !isExtra(column) || given.get(column) === BINARY_COLLATION)
+    ) {
+      fitting.push(given);
+    }
   }
+  const [first, ...others] = fitting;
+  if (first === undefined) {
+    throw unreadable("the collations in its table map event do not fit its columns");
+  }
+  for (const column of columns.filter(({ type }) => characterTypes.has(type))) {
+    const collation = first.get(column) ?? null;
+    column.collation = others.every((other) => other.get(column) === collation) ? collation : null;
+  }
+  part.offset = part.end;
+}
+
+function givenByDefault(part: Bytes, columns: readonly Draft[]): Map<Draft, number> | null {
+  const byDefault = part.packed();
+  const given = new Map(columns.map((column) => [column, byDefault]));
   while (!part.atEnd) {
     const column = columns[part.packed()];
+    const collation = part.packed();
     if (column === undefined) {
-      throw unreadable("its table map event gives a collation to a column that is not there");
+      return null;
     }
-    column.collation = part.packed();
+    given.set(column, collation);
+  }
+  return given;
+}
+
+function givenEach(part: Bytes, columns: readonly Draft[]): Map<Draft, number> | null {
+  const given = new Map<Draft, number>();
+  for (const column of columns) {
+    if (part.atEnd) {
+      return null;
+    }
+    given.set(column, part.packed());
+  }
+  return part.atEnd ? given : null;
+}
+
+function readDefaultCharset(part: Bytes, columns: readonly Draft[]): void {
+  for (const [column, collation] of givenByDefault(part, columns) ?? []) {
+    column.collation = collation;
   }
 }
 
 function readColumnCharsets(part: Bytes, columns: readonly Draft[]): void {
-  for (const column of columns) {
-    column.collation = part.packed();
+  for (const [column, collation] of givenEach(part, columns) ?? []) {
+    column.collation = collation;
   }
 }
 

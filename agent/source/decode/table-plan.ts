@@ -13,7 +13,7 @@ import {
   type ValueReader,
   valueReader,
 } from "./column-readers.ts";
-import type { TableMap } from "./table-map.ts";
+import { characterTypes, type TableMap } from "./table-map.ts";
 import { columnType } from "./wire.ts";
 
 export interface TablePlan {
@@ -49,19 +49,21 @@ export interface PlanScratch {
 /**
  * Whether the stream alone does not say enough and `compileTablePlan` wants the table's columns
  * from information_schema: no names (metadata MINIMAL or NO_LOG), temporal columns in a format of
- * before MySQL 5.6 (MariaDB 5.3's look the same but have other lengths), or BINARY(4) and
- * BINARY(16) columns (MariaDB's INET4, INET6 and UUID look the same).
+ * before MySQL 5.6 (MariaDB 5.3's look the same but have other lengths), BINARY(4) and BINARY(16)
+ * columns (MariaDB's INET4, INET6 and UUID look the same), or text columns whose collation is
+ * unknown or in doubt.
  */
 export function needsSchema(map: TableMap): boolean {
   return (
     map.columnNames === null ||
-    map.columns.some(
-      ({ type, size, collation }) =>
-        isAmbiguousTemporal(type) ||
-        (type === columnType.string &&
-          (size === 4 || size === 16) &&
-          (collation === null || charsetOfCollation(collation) === "binary")),
-    )
+    map.columns.some(({ type, size, collation }) => {
+      if (!characterTypes.has(type)) {
+        return isAmbiguousTemporal(type);
+      }
+      const charset = collation === null ? null : charsetOfCollation(collation);
+      const mayBeAddress = type === columnType.string && (size === 4 || size === 16);
+      return charset === null || (mayBeAddress && charset === "binary");
+    })
   );
 }
 
