@@ -1,0 +1,282 @@
+/**
+ * What a consumer of magento-edge-agent does, on SQLite and without Dapr:
+ *
+ *     apply an event if its sequence is greater than the one stored for that id
+ *
+ * A deleted entity stays as a tombstone with its sequence, so that an older event that comes later
+ * does not bring it back. A reset (the table was truncated, dropped or rebuilt) stays as a floor per
+ * entity: everything at or below it is deleted, also when it comes later. So the state after any set
+ * of events is the same in whatever order and however often they were delivered.
+ */
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import { entityEvent, optionalText, text, type DeliveredEvent, type EntityEvent } from "./event.ts";
+import { allRows, countOf, openDatabase } from "./schema.ts";
+
+/** Field names per entity that are emptied when the entity is deleted. */
+export type PersonalFields = Readonly<Record<string, readonly string[]>>;
+
+export type Verdict = "applied" | "stale" | "recorded" | "repeated";
+
+/** An entity as it is stored. A tombstone holds what its delete carried, personal fields emptied. */
+export interface StoredEntity {
+  readonly entity: string;
+  readonly id: string;
+  readonly magentoId: string | number;
+  readonly deleted: boolean;
+  readonly sequence: string;
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+export interface Statistics {
+  /** Live and deleted entities, by entity. */
+  readonly entities: Readonly<Record<string, { readonly live: number; readonly deleted: number }>>;
+  /** Since this process started. */
+  readonly applied: number;
+  /** Not newer than what was stored: repeats and events that were overtaken. */
+  readonly stale: number;
+  readonly controlEvents: number;
+  readonly deadLetters: number;
+  /** Newest heartbeat of each agent instance; two recent ones mean two agents for one shop. */
+  readonly heartbeats: readonly {
+    readonly instance: string;
+    readonly time: string;
+    readonly data: unknown;
+  }[];
+}
+
+const deadLetterType = "magento.dead-letter";
+const heartbeatType = "magento.heartbeat";
+const resetType = "magento.reset";
+const entityType = /^magento\..+\.(created|updated|deleted|read)$/;
+
+/** Owns the database file. Synchronous: a caller batches many deliveries into one transaction. */
+export class Applier {
+  readonly #database: DatabaseSync;
+  readonly #personal: PersonalFields;
+  readonly #statements: Statements;
+  /** Reset sequences, by entity: read for every event, so kept in memory too. */
+  #floors: Map<string, string>;
+  #applied = 0;
+  #stale = 0;
+
+  constructor(file: string, personal: PersonalFields) {
+    this.#database = openDatabase(file);
+    this.#personal = personal;
+    this.#statements = prepare(this.#database);
+    this.#floors = readFloors(this.#database);
+  }
+
+  /**
+   * Runs `work` in one transaction: everything it applied is there when this returns, or nothing of
+   * it when it throws.
+   */
+  inTransaction<T>(work: () => T): T {
+    this.#database.exec("BEGIN IMMEDIATE");
+    try {
+      const result = work();
+      this.#database.exec("COMMIT");
+      return result;
+    } catch (thrown) {
+      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+      // A reset of the lost transaction may stand in memory.
+      this.#floors = readFloors(this.#database);
+      throw thrown;
+    }
+  }
+
+  /** Applies or records whatever comes from the entity topics and the control topic. */
+  receive(event: DeliveredEvent): Verdict {
+    if (entityType.test(event.type)) return this.applyEntity(entityEvent(event.data));
+    if (event.type === deadLetterType) return this.recordDeadLetter(event);
+    return this.applyControl(event);
+  }
+
+  /** The one-line rule. */
+  applyEntity(event: EntityEvent): Verdict {
+    const floor = this.#floors.get(event.entity);
+    const deleted = event.op === "d" || (floor !== undefined && event.sequence <= floor);
+    const fields = deleted ? this.#withoutPersonal(event.entity, event.fields) : event.fields;
+    const { changes } = this.#statements.upsert.run(
+      event.entity,
+      event.id,
+      event.magentoId,
+      event.sequence,
+      deleted ? 1 : 0,
+      JSON.stringify(fields),
+    );
+    if (Number(changes) === 0) {
+      this.#stale += 1;
+      return "stale";
+    }
+    this.#applied += 1;
+    return "applied";
+  }
+
+  /** Records a control event; a reset also deletes everything older of its entity. */
+  applyControl(event: DeliveredEvent): Verdict {
+    if (event.type === heartbeatType) {
+      const instance = optionalText(event.data, "instance");
+      this.#statements.heartbeat.run(instance, event.time, JSON.stringify(event.data));
+      return "recorded";
+    }
+    if (event.type === resetType) this.#reset(text(event.data, "entity"), sequenceOf(event));
+    const { changes } = this.#statements.control.run(
+      event.id,
+      event.type,
+      event.time,
+      optionalText(event.data, "entity"),
+      JSON.stringify(event.data),
+    );
+    return Number(changes) === 0 ? "repeated" : "recorded";
+  }
+
+  /**
+   * Records what arrived on the dead letter topic: the agent's own dead letters, and deliveries that
+   * a consumer refused to the end (those are the original events).
+   */
+  recordDeadLetter(event: DeliveredEvent): Verdict {
+    const byAgent = event.type === deadLetterType;
+    const { changes } = this.#statements.deadLetter.run(
+      event.id,
+      byAgent ? "agent" : "consumer",
+      event.time,
+      optionalText(event.data, "entity"),
+      optionalText(event.data, "id"),
+      byAgent ? optionalText(event.data, "code") : "CONSUMER_REFUSED",
+      JSON.stringify(event.data),
+    );
+    return Number(changes) === 0 ? "repeated" : "recorded";
+  }
+
+  get(entity: string, id: string): StoredEntity | null {
+    const row = this.#statements.one.get(entity, id);
+    return row === undefined ? null : storedEntity(row);
+  }
+
+  /** Every stored entity of that name, tombstones too, ordered by id. */
+  *all(entity: string): Generator<StoredEntity> {
+    for (const row of this.#statements.every.iterate(entity)) yield storedEntity(row);
+  }
+
+  statistics(): Statistics {
+    const entities: Record<string, { live: number; deleted: number }> = {};
+    for (const row of allRows(
+      this.#database,
+      "SELECT entity, sum(deleted) AS deleted, count(*) AS n FROM entities GROUP BY entity",
+    )) {
+      const deleted = Number(row["deleted"]);
+      entities[String(row["entity"])] = { live: Number(row["n"]) - deleted, deleted };
+    }
+    return {
+      entities,
+      applied: this.#applied,
+      stale: this.#stale,
+      controlEvents: countOf(this.#database, "control"),
+      deadLetters: countOf(this.#database, "dead_letters"),
+      heartbeats: allRows(
+        this.#database,
+        "SELECT instance, time, data FROM heartbeats ORDER BY time DESC",
+      ).map((row) => ({
+        instance: String(row["instance"]),
+        time: String(row["time"]),
+        data: JSON.parse(String(row["data"])),
+      })),
+    };
+  }
+
+  /** Throws when the database cannot be written. */
+  probe(): void {
+    this.inTransaction(() => this.#database.exec("PRAGMA user_version = 1"));
+  }
+
+  close(): void {
+    this.#database.close();
+  }
+
+  #reset(entity: string, sequence: string): void {
+    const floor = this.#floors.get(entity);
+    if (floor !== undefined && floor >= sequence) return;
+    this.#statements.floor.run(entity, sequence);
+    this.#floors.set(entity, sequence);
+    for (const row of this.#statements.below.all(entity, sequence)) {
+      const stored = storedEntity(row);
+      const fields = JSON.stringify(this.#withoutPersonal(entity, stored.fields));
+      this.#statements.bury.run(fields, entity, stored.id);
+    }
+  }
+
+  /** Of an entity that nobody described, every field is taken for personal. */
+  #withoutPersonal(entity: string, fields: Readonly<Record<string, unknown>>): Record<string, unknown> {
+    const personal = this.#personal[entity];
+    if (personal === undefined) return {};
+    const kept: Record<string, unknown> = { ...fields };
+    for (const name of personal) if (name in kept) kept[name] = null;
+    return kept;
+  }
+}
+
+interface Statements {
+  readonly upsert: StatementSync;
+  readonly one: StatementSync;
+  readonly every: StatementSync;
+  readonly below: StatementSync;
+  readonly bury: StatementSync;
+  readonly floor: StatementSync;
+  readonly control: StatementSync;
+  readonly heartbeat: StatementSync;
+  readonly deadLetter: StatementSync;
+}
+
+function prepare(database: DatabaseSync): Statements {
+  const row = "SELECT entity, id, magento_id, sequence, deleted, fields FROM entities";
+  return {
+    upsert: database.prepare(
+      `INSERT INTO entities (entity, id, magento_id, sequence, deleted, fields) VALUES (?, ?, ?, ?, ?, ?)
+       ON CONFLICT (entity, id) DO UPDATE SET magento_id = excluded.magento_id,
+         sequence = excluded.sequence, deleted = excluded.deleted, fields = excluded.fields
+       WHERE excluded.sequence > entities.sequence`,
+    ),
+    one: database.prepare(`${row} WHERE entity = ? AND id = ?`),
+    every: database.prepare(`${row} WHERE entity = ? ORDER BY id`),
+    below: database.prepare(`${row} WHERE entity = ? AND sequence <= ? AND deleted = 0`),
+    bury: database.prepare("UPDATE entities SET deleted = 1, fields = ? WHERE entity = ? AND id = ?"),
+    floor: database.prepare(
+      `INSERT INTO floors (entity, sequence) VALUES (?, ?)
+       ON CONFLICT (entity) DO UPDATE SET sequence = excluded.sequence`,
+    ),
+    control: database.prepare(
+      "INSERT INTO control (id, type, time, entity, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+    ),
+    heartbeat: database.prepare(
+      `INSERT INTO heartbeats (instance, time, data) VALUES (?, ?, ?)
+       ON CONFLICT (instance) DO UPDATE SET time = excluded.time, data = excluded.data
+       WHERE excluded.time > heartbeats.time`,
+    ),
+    deadLetter: database.prepare(
+      `INSERT INTO dead_letters (event_id, origin, time, entity, id, code, data) VALUES (?, ?, ?, ?, ?, ?, ?)
+       ON CONFLICT (event_id) DO NOTHING`,
+    ),
+  };
+}
+
+function readFloors(database: DatabaseSync): Map<string, string> {
+  const rows = allRows(database, "SELECT entity, sequence FROM floors");
+  return new Map(rows.map((row) => [String(row["entity"]), String(row["sequence"])]));
+}
+
+function storedEntity(row: Record<string, unknown>): StoredEntity {
+  const magentoId = row["magento_id"];
+  return {
+    entity: String(row["entity"]),
+    id: String(row["id"]),
+    magentoId: typeof magentoId === "number" ? magentoId : String(magentoId),
+    deleted: row["deleted"] === 1,
+    sequence: String(row["sequence"]),
+    fields: JSON.parse(String(row["fields"])),
+  };
+}
+
+/** A control event's sequence stands in the CloudEvent, and in data where the agent puts it there. */
+function sequenceOf(event: DeliveredEvent): string {
+  return event.sequence ?? text(event.data, "sequence");
+}
