@@ -162,6 +162,35 @@ export interface HeartbeatFacts {
 // ---------------------------------------------------------------------------------------------
 // rooms -> observe
 
+/** What the spool holds and how it does, for metrics, /health and status. */
+export interface SpoolStats {
+  /** Whether appends are taken, or why they wait. */
+  readonly intake: "open" | "SPOOL_FULL" | "DISK_FULL" | "failed";
+  readonly queues: readonly SpoolQueueStats[];
+  readonly events: number;
+  readonly bytes: number;
+  /** What the state directory takes, and what it may. */
+  readonly directoryBytes: number;
+  readonly bytesMax: number;
+  /** What its volume has left, and what it must keep. */
+  readonly freeBytes: number;
+  readonly diskFreeMin: number;
+  /** p99 of the last 512. */
+  readonly fsync: { readonly count: number; readonly lastSeconds: number; readonly p99Seconds: number };
+  readonly waitingBatches: number;
+  readonly quarantined: number;
+  /** Lines of LevelDB about bytes that it dropped when the spool was opened. */
+  readonly lossesAtOpen: number;
+}
+
+export interface SpoolQueueStats extends QueueState {
+  readonly events: number;
+  /** An estimate: a share of what was appended. */
+  readonly bytes: number;
+  /** When the oldest record that waits was captured; null when none waits. */
+  readonly oldestCapturedAtMs: number | null;
+}
+
 export interface CaptureObserver {
   batchCaptured(facts: { readonly rows: number; readonly events: number; readonly suppressed: number }): void;
   /** Newest commit time the source has shown, for lag. */

@@ -1,0 +1,117 @@
+/**
+ * The few operations that the spool needs of its database, and LevelDB set up for them. The only
+ * file that imports `level`.
+ */
+import { Level } from "level";
+import { assert } from "../kernel/assert.ts";
+import { AgentError } from "../kernel/errors.ts";
+
+export interface WriteBatch {
+  /** Copies both at once: the caller may reuse the buffers. */
+  put(key: Buffer, value: Buffer): unknown;
+  del(key: Buffer): unknown;
+  write(options: { readonly sync: boolean }): Promise<void>;
+}
+
+export interface KeyRange {
+  readonly gte: Buffer;
+  readonly lte: Buffer;
+  readonly limit: number;
+  readonly reverse: boolean;
+  readonly fillCache: boolean;
+  /** A step of the iterator ends when it holds more than this. */
+  readonly highWaterMarkBytes: number;
+}
+
+export interface RecordIterator {
+  nextv(size: number): Promise<[Buffer, Buffer][]>;
+  close(): Promise<void>;
+}
+
+export interface Database {
+  open(): Promise<void>;
+  close(): Promise<void>;
+  get(key: Buffer): Promise<Buffer | undefined>;
+  batch(): WriteBatch;
+  iterator(range: KeyRange): RecordIterator;
+  compactRange(from: Buffer, to: Buffer): Promise<void>;
+}
+
+/**
+ * LevelDB for the spool. Measured with 1.5 KB events in batches of 200:
+ * - Snappy on: 15 to 25 % more processor time, all of it on LevelDB's own thread, for less than
+ *   half the bytes in tables. The disk is the database's, so bytes count more.
+ * - An 8 MB write buffer makes half as many level-0 files as 4 MB. Two of them are held at most.
+ * - 74 open files bound the tables that are mapped at a time (10 are LevelDB's own).
+ */
+export function levelDatabase(path: string, options: { readonly createIfMissing: boolean }): Database {
+  const level = new Level<Buffer, Buffer>(path, {
+    keyEncoding: "buffer",
+    valueEncoding: "buffer",
+    createIfMissing: options.createIfMissing,
+    compression: true,
+    cacheSize: 8 * 1024 * 1024,
+    writeBufferSize: 8 * 1024 * 1024,
+    maxFileSize: 4 * 1024 * 1024,
+    maxOpenFiles: 74,
+  });
+  assert(canCompact(level), "level is classic-level on Node");
+  return level;
+}
+
+/** The types of `level` know only what browsers have too. */
+function canCompact<T extends object>(level: T): level is T & Pick<Database, "compactRange"> {
+  return "compactRange" in level;
+}
+
+/** Walks a range in small steps, so that memory does not depend on its length. */
+export async function* entriesOf(
+  database: Database,
+  range: Pick<KeyRange, "gte" | "lte"> & Partial<KeyRange>,
+): AsyncGenerator<[Buffer, Buffer]> {
+  const iterator = database.iterator({
+    limit: -1,
+    reverse: false,
+    fillCache: false,
+    highWaterMarkBytes: 256 * 1024,
+    ...range,
+  });
+  try {
+    for (;;) {
+      const entries = await iterator.nextv(1000);
+      if (entries.length === 0) return;
+      yield* entries;
+    }
+  } finally {
+    await iterator.close();
+  }
+}
+
+/** A failed open, by its code. */
+export function openError(error: unknown, path: string): AgentError {
+  switch (causeCode(error)) {
+    case "LEVEL_LOCKED":
+      return new AgentError("SPOOL_LOCKED", `Another process has the spool in ${path} open.`, {
+        cause: error,
+      });
+    case "LEVEL_CORRUPTION":
+      return new AgentError("SPOOL_CORRUPT", `The spool's database in ${path} is damaged.`, {
+        cause: error,
+      });
+    default:
+      return new AgentError("SPOOL_IO", `The spool in ${path} cannot be opened.`, { cause: error });
+  }
+}
+
+/** A failed read, by its code: damage found by LevelDB itself, or the disk. */
+export function isCorruption(error: unknown): boolean {
+  return causeCode(error) === "LEVEL_CORRUPTION";
+}
+
+function causeCode(error: unknown): string {
+  for (let at: unknown = error; at instanceof Error; at = at.cause) {
+    const code = "code" in at ? at.code : null;
+    if (typeof code === "string" && code !== "LEVEL_DATABASE_NOT_OPEN") return code;
+  }
+  return "";
+}

@@ -1,0 +1,183 @@
+/**
+ * The way in: batches are taken while there is room, wait in their order while there is none, and
+ * are encoded into the group that is being collected.
+ */
+import type { Checkpoint } from "../change.ts";
+import { AgentError } from "../kernel/errors.ts";
+import type { AppendBatch } from "../ports.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import type { IndexRoom } from "./index-room.ts";
+import { QueueKeyWriter, RECORD_KEY_BYTES } from "./keys.ts";
+import type { IntakeGate } from "./limits.ts";
+import type { Queues } from "./queue.ts";
+import { RECORD_OVERHEAD_BYTES } from "./record.ts";
+import type { RecordEncoder } from "./record.ts";
+
+/** A group that holds so much takes no further batch; the next one does. */
+const GROUP_BYTES_MAX = 8 * 1024 * 1024;
+
+interface WaitingBatch {
+  readonly batch: AppendBatch;
+  readonly bytes: number;
+  readonly taken: PromiseWithResolvers<void>;
+}
+
+export interface IntakeParts {
+  readonly commit: GroupCommit;
+  readonly queues: Queues;
+  readonly gate: IntakeGate;
+  readonly index: IndexRoom;
+  readonly encoder: RecordEncoder;
+  /** A batch found no room by the estimate: a measurement is due. */
+  readonly pressed: () => void;
+  /** A batch was taken that makes nobody wait: its checkpoint is settled. */
+  readonly progressed: (checkpoint: Checkpoint, number: number) => void;
+}
+
+export class Intake {
+  readonly #parts: IntakeParts;
+  readonly #keys = new QueueKeyWriter();
+  readonly #waiting: WaitingBatch[] = [];
+  #waitingBytes = 0;
+  /** Batches taken so far: the number of the newest checkpoint. */
+  #taken = 0;
+  /** Batches with content that are taken and not on disk yet. */
+  #outstanding = 0;
+  #refusal: Error | null = null;
+
+  constructor(parts: IntakeParts) {
+    this.#parts = parts;
+  }
+
+  /** Bytes of the batch that is next to be taken; 0 when none waits. */
+  get nextBytes(): number {
+    return this.#waiting[0]?.bytes ?? 0;
+  }
+
+  /** Bytes of events in batches that wait for room. */
+  get waitingBytes(): number {
+    return this.#waitingBytes;
+  }
+
+  get waitingBatches(): number {
+    return this.#waiting.length;
+  }
+
+  append(batch: AppendBatch, signal: AbortSignal | undefined): Promise<void> {
+    if (this.#refusal !== null) return Promise.reject(this.#refusal);
+    const bytes = contentBytes(batch);
+    if (this.#waiting.length === 0 && this.#hasRoom(bytes)) return this.#take(batch, bytes);
+    return this.#wait({ batch, bytes, taken: Promise.withResolvers<void>() }, signal);
+  }
+
+  /** Takes what waits, in its order, as far as there is room. */
+  admit(): void {
+    for (let next = this.#waiting[0]; next !== undefined; next = this.#waiting[0]) {
+      if (this.#refusal !== null || !this.#hasRoom(next.bytes)) return;
+      this.#leave(next);
+      this.#take(next.batch, next.bytes).then(next.taken.resolve, next.taken.reject);
+    }
+  }
+
+  /** A group with that many waiting batches is on disk. */
+  settled(batches: number): void {
+    this.#outstanding -= batches;
+  }
+
+  /** Takes nothing more; what waits is rejected, and nothing of it is written. */
+  refuse(reason: Error): void {
+    this.#refusal ??= reason;
+    for (const waiting of this.#waiting.splice(0)) waiting.taken.reject(reason);
+    this.#waitingBytes = 0;
+  }
+
+  #hasRoom(bytes: number): boolean {
+    const { commit, gate, queues } = this.#parts;
+    if (bytes === 0) return true;
+    if (commit.openBytes > 0 && commit.openBytes + bytes > GROUP_BYTES_MAX) return false;
+    if (gate.admits(bytes, queues.pendingEvents() === 0)) return true;
+    this.#parts.pressed();
+    return false;
+  }
+
+  #wait(waiting: WaitingBatch, signal: AbortSignal | undefined): Promise<void> {
+    if (signal?.aborted === true) return Promise.reject(reasonOf(signal));
+    this.#waiting.push(waiting);
+    this.#waitingBytes += waiting.bytes;
+    if (signal === undefined) return waiting.taken.promise;
+    const abort = (): void => {
+      if (this.#leave(waiting)) waiting.taken.reject(reasonOf(signal));
+      // The ones behind it may need less room.
+      this.admit();
+    };
+    signal.addEventListener("abort", abort, { once: true });
+    return waiting.taken.promise.finally(() => signal.removeEventListener("abort", abort));
+  }
+
+  #leave(waiting: WaitingBatch): boolean {
+    const at = this.#waiting.indexOf(waiting);
+    if (at < 0) return false;
+    this.#waiting.splice(at, 1);
+    this.#waitingBytes -= waiting.bytes;
+    return true;
+  }
+
+  #take(batch: AppendBatch, bytes: number): Promise<void> {
+    const { commit } = this.#parts;
+    const group = commit.open();
+    this.#taken += 1;
+    group.checkpoint = batch.checkpoint;
+    group.checkpointNumber = this.#taken;
+    if (bytes === 0) {
+      // Nothing of ours happened: losing this costs a re-read only, so it is no fsync of its own.
+      if (this.#outstanding === 0) this.#parts.progressed(batch.checkpoint, this.#taken);
+      return Promise.resolve();
+    }
+    try {
+      this.#encode(batch);
+    } catch (cause) {
+      // Half of the batch may be in the group: writing that would break invariant 1.
+      const error = new AgentError("BUG", "A batch could not be encoded for the spool.", { cause });
+      commit.fail(error);
+      return Promise.reject(error);
+    }
+    this.#outstanding += 1;
+    group.batches += 1;
+    return commit.durable();
+  }
+
+  #encode(batch: AppendBatch): void {
+    const { commit, queues, encoder, index } = this.#parts;
+    const group = commit.open();
+    for (const event of batch.events) {
+      const queue = queues.of(event.queue);
+      const key = this.#keys.key(queue, queue.assigned + 1);
+      const value = encoder.event(key, event);
+      const bytes = RECORD_KEY_BYTES + value.length;
+      group.batch.put(key, value);
+      group.grown.set(queue, queue.assign(event, bytes));
+      group.bytes += bytes;
+    }
+    group.events += batch.events.length;
+    if (batch.index !== undefined) index.addTo(group, batch.index);
+  }
+}
+
+/** Bytes that the batch will take, nearly; 0 for pure progress. */
+function contentBytes(batch: AppendBatch): number {
+  let bytes = 0;
+  for (const event of batch.events) {
+    bytes += RECORD_KEY_BYTES + RECORD_OVERHEAD_BYTES + event.payload.length + event.entityKey.length + 64;
+  }
+  for (const change of batch.index ?? []) bytes += change.key.length + (change.value?.length ?? 0) + 16;
+  return bytes;
+}
+
+function reasonOf(signal: AbortSignal): Error {
+  return signal.reason instanceof Error ? signal.reason : abortError("the append was aborted");
+}
+
+/** The error of a wait that was given up: nothing of the batch was written. */
+export function abortError(sentence: string): Error {
+  return new DOMException(sentence, "AbortError");
+}

@@ -1,0 +1,137 @@
+/**
+ * Limits of the spool: bytes that the state directory may take, and free space that the volume
+ * must keep. The disk is the database's.
+ */
+import { readdir, stat, statfs } from "node:fs/promises";
+import { join } from "node:path";
+import type { SpoolObserver } from "../ports.ts";
+
+export interface SpoolLimits {
+  /** SPOOL_BYTES_MAX: most bytes that the state directory may take. */
+  readonly bytesMax: number;
+  /** DISK_FREE_MIN: free bytes that the volume must keep. */
+  readonly diskFreeMin: number;
+}
+
+export interface Usage {
+  readonly directoryBytes: number;
+  readonly freeBytes: number;
+}
+
+/** What the directory really takes and what its volume has left. */
+export async function measureUsage(directory: string): Promise<Usage> {
+  const volume = await statfs(directory);
+  return {
+    directoryBytes: await directoryBytes(directory),
+    freeBytes: volume.bavail * volume.bsize,
+  };
+}
+
+async function directoryBytes(directory: string): Promise<number> {
+  let bytes = 0;
+  for (const entry of await readdir(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) bytes += await directoryBytes(path);
+    else bytes += await fileBytes(path);
+  }
+  return bytes;
+}
+
+async function fileBytes(path: string): Promise<number> {
+  try {
+    return (await stat(path)).size;
+  } catch {
+    // A table that compaction removed between the listing and here takes no room.
+    return 0;
+  }
+}
+
+type Closed = "SPOOL_FULL" | "DISK_FULL";
+
+/**
+ * Says whether a batch may be taken. Works with the last measurement and what was appended since;
+ * closes on a fresh measurement only, and opens again with a distance, so that it does not flap.
+ */
+export class IntakeGate {
+  readonly #limits: SpoolLimits;
+  readonly #observer: SpoolObserver;
+  /** Kept below the byte limit for acknowledgements, trims, quarantine and compaction. */
+  readonly #reserveBytes: number;
+  #usage: Usage = { directoryBytes: 0, freeBytes: Infinity };
+  #sinceBytes = 0;
+  #closed: Closed | null = null;
+
+  constructor(limits: SpoolLimits, observer: SpoolObserver) {
+    this.#limits = limits;
+    this.#observer = observer;
+    this.#reserveBytes = Math.min(16 * 1024 * 1024, limits.bytesMax / 8);
+  }
+
+  get closed(): Closed | null {
+    return this.#closed;
+  }
+
+  /** Estimated since the last measurement. */
+  get usage(): Usage {
+    return {
+      directoryBytes: this.#usage.directoryBytes + this.#sinceBytes,
+      freeBytes: Math.max(0, this.#usage.freeBytes - this.#sinceBytes),
+    };
+  }
+
+  /** Bytes written since the last measurement. */
+  get unmeasuredBytes(): number {
+    return this.#sinceBytes;
+  }
+
+  wrote(bytes: number): void {
+    this.#sinceBytes += bytes;
+  }
+
+  /**
+   * Whether a batch may be taken now. An empty spool takes any batch, or one that is larger than
+   * the limit could never pass; but it does not make room on a volume that others have filled, so
+   * there half of the floor is kept nevertheless.
+   */
+  admits(batchBytes: number, spoolIsEmpty: boolean): boolean {
+    if (spoolIsEmpty) {
+      return this.#freeAfter(batchBytes) >= this.#limits.diskFreeMin / 2;
+    }
+    return this.#closed === null && this.#over(batchBytes) === null;
+  }
+
+  /**
+   * Takes a measurement. `bytesBefore` is what `unmeasuredBytes` was when it began: that much is
+   * surely part of it. `waitingBytes` is what wants in.
+   */
+  measured(usage: Usage, bytesBefore: number, waitingBytes: number): void {
+    this.#usage = usage;
+    this.#sinceBytes -= bytesBefore;
+    const over = this.#over(this.#closed === null ? waitingBytes : waitingBytes + this.#distance());
+    if (over === this.#closed) return;
+    this.#closed = over;
+    if (over === null) this.#observer.intakeOpened();
+    else this.#observer.intakeClosed(over, this.#sentence(over));
+  }
+
+  #over(batchBytes: number): Closed | null {
+    if (this.#freeAfter(batchBytes) < this.#limits.diskFreeMin) return "DISK_FULL";
+    const bytes = this.usage.directoryBytes + batchBytes;
+    return bytes > this.#limits.bytesMax - this.#reserveBytes ? "SPOOL_FULL" : null;
+  }
+
+  /** How much room beyond the need opens a closed intake. */
+  #distance(): number {
+    return Math.min(64 * 1024 * 1024, this.#limits.bytesMax / 16);
+  }
+
+  #freeAfter(batchBytes: number): number {
+    return this.#usage.freeBytes - this.#sinceBytes - batchBytes;
+  }
+
+  #sentence(code: Closed): string {
+    return code === "SPOOL_FULL"
+      ? `the state directory takes ${this.#usage.directoryBytes} bytes of ${this.#limits.bytesMax}`
+      : `the volume has ${this.#usage.freeBytes} bytes free, its floor is ${this.#limits.diskFreeMin}`;
+  }
+}

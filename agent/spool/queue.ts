@@ -1,0 +1,118 @@
+/** Cursors of one queue, and the list of all queues. Pure bookkeeping. */
+import type { Lane, OutboundEvent, Seq } from "../change.ts";
+import { assert } from "../kernel/assert.ts";
+import { AgentError } from "../kernel/errors.ts";
+import { MAX_TAG } from "./keys.ts";
+import type { QueueTag } from "./keys.ts";
+
+/** `trimmed <= acked <= durable <= assigned`, always. */
+export class Queue implements QueueTag {
+  readonly name: string;
+  readonly tag: number;
+  readonly lane: Lane = "live";
+  /** Last sequence number given out, also when its write is still under way. */
+  assigned: Seq = 0;
+  /** Last record that is on disk. */
+  durable: Seq = 0;
+  /** Everything up to here is accepted. */
+  acked: Seq = 0;
+  /** Everything up to here is deleted (or never was). */
+  trimmed: Seq = 0;
+  /** Bytes ever appended and ever acknowledged; the latter is shared out evenly between records. */
+  appendedBytes = 0;
+  ackedBytes = 0;
+  /** Capture time of the oldest record that is not acknowledged, and whose it is. */
+  oldestCapturedAtMs: number | null = null;
+  oldestSeq: Seq = 0;
+
+  constructor(name: string, tag: number) {
+    this.name = name;
+    this.tag = tag;
+  }
+
+  get pendingEvents(): number {
+    return this.assigned - this.acked;
+  }
+
+  get pendingBytes(): number {
+    return this.appendedBytes - this.ackedBytes;
+  }
+
+  assign(event: OutboundEvent, bytes: number): Seq {
+    if (this.assigned === this.acked) {
+      this.oldestCapturedAtMs = event.capturedAtMs;
+      this.oldestSeq = this.assigned + 1;
+    }
+    this.assigned += 1;
+    this.appendedBytes += bytes;
+    return this.assigned;
+  }
+
+  /** Returns how many records that were not acknowledged before are now. */
+  ack(through: Seq): number {
+    assert(through <= this.durable, "only durable records are acknowledged");
+    const records = through - this.acked;
+    if (records <= 0) return 0;
+    this.ackedBytes += (this.pendingBytes * records) / this.pendingEvents;
+    this.acked = through;
+    if (this.acked === this.assigned) {
+      this.ackedBytes = this.appendedBytes;
+      this.oldestCapturedAtMs = null;
+    }
+    return records;
+  }
+}
+
+/** All queues, by name and in the order of their tags. */
+export class Queues {
+  readonly #byName = new Map<string, Queue>();
+  readonly #byTag = new Map<number, Queue>();
+  readonly #all: Queue[] = [];
+  #nextTag = 1;
+  /** A name was given a tag that is not on disk yet. */
+  namesChanged = false;
+
+  get all(): readonly Queue[] {
+    return this.#all;
+  }
+
+  byTag(tag: number): Queue | null {
+    return this.#byTag.get(tag) ?? null;
+  }
+
+  find(name: string): Queue | null {
+    return this.#byName.get(name) ?? null;
+  }
+
+  /** The queue of that name; a new one gets the next tag. */
+  of(name: string): Queue {
+    const known = this.#byName.get(name);
+    if (known !== undefined) return known;
+    const queue = this.restore(name, this.#nextTag);
+    this.namesChanged = true;
+    return queue;
+  }
+
+  restore(name: string, tag: number): Queue {
+    assert(tag <= MAX_TAG, "there are fewer than 65,536 queues");
+    if (this.#byTag.has(tag) || this.#byName.has(name)) {
+      throw new AgentError(
+        "SPOOL_CORRUPT",
+        `The spool's table of queues names "${name}" or tag ${tag} twice.`,
+      );
+    }
+    const queue = new Queue(name, tag);
+    this.#byName.set(name, queue);
+    this.#byTag.set(tag, queue);
+    this.#all.push(queue);
+    this.#nextTag = Math.max(this.#nextTag, tag + 1);
+    return queue;
+  }
+
+  /** Records that were given out and not acknowledged. */
+  pendingEvents(): number {
+    let pending = 0;
+    for (const queue of this.#all) pending += queue.pendingEvents;
+    return pending;
+  }
+}

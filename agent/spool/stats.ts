@@ -1,0 +1,46 @@
+/** The spool's figures, from memory. */
+import type { SpoolStats } from "../ports.ts";
+import type { FsyncTimes } from "./fsync-times.ts";
+import type { IntakeGate, SpoolLimits } from "./limits.ts";
+import type { Queues } from "./queue.ts";
+
+export interface StatsParts {
+  readonly queues: Queues;
+  readonly gate: IntakeGate;
+  readonly limits: SpoolLimits;
+  readonly fsyncs: FsyncTimes;
+  readonly failed: boolean;
+  readonly waitingBatches: number;
+  readonly quarantined: number;
+  readonly lossesAtOpen: number;
+}
+
+export function spoolStats(parts: StatsParts): SpoolStats {
+  const { gate, limits, fsyncs } = parts;
+  const queues = parts.queues.all.map((queue) => ({
+    queue: queue.name,
+    acked: queue.acked,
+    last: queue.durable,
+    events: queue.durable - queue.acked,
+    bytes: Math.round(queue.pendingBytes),
+    oldestCapturedAtMs: queue.acked < queue.durable ? queue.oldestCapturedAtMs : null,
+  }));
+  return {
+    intake: parts.failed ? "failed" : (gate.closed ?? "open"),
+    queues,
+    events: queues.reduce((sum, queue) => sum + queue.events, 0),
+    bytes: queues.reduce((sum, queue) => sum + queue.bytes, 0),
+    directoryBytes: gate.usage.directoryBytes,
+    bytesMax: limits.bytesMax,
+    freeBytes: gate.usage.freeBytes,
+    diskFreeMin: limits.diskFreeMin,
+    fsync: {
+      count: fsyncs.count,
+      lastSeconds: fsyncs.lastSeconds,
+      p99Seconds: fsyncs.p99Seconds(),
+    },
+    waitingBatches: parts.waitingBatches,
+    quarantined: parts.quarantined,
+    lossesAtOpen: parts.lossesAtOpen,
+  };
+}

@@ -1,0 +1,182 @@
+/**
+ * Offline proof of a whole spool: every record of every queue, the quarantine and the index, read
+ * once in the order of their keys. For `spool verify`, while no agent runs.
+ */
+import type { Seq } from "../change.ts";
+import { entriesOf, isCorruption, levelDatabase, openError } from "./database.ts";
+import type { Database, KeyRange } from "./database.ts";
+import { indexRoom, parseRecordKey, quarantineRoom, queueRoom } from "./keys.ts";
+import { databasePath } from "./opening.ts";
+import { Queues } from "./queue.ts";
+import type { Queue } from "./queue.ts";
+import { DamagedRecord, decodeEvent, decodeQuarantined, openFrame } from "./record.ts";
+import { readMarker, readState, refuseNewer } from "./state.ts";
+
+export interface SpoolFault {
+  /** "" where no queue is known. */
+  readonly queue: string;
+  readonly seq: Seq | null;
+  readonly what: string;
+}
+
+export interface QueueReport {
+  readonly queue: string;
+  readonly acked: Seq;
+  readonly last: Seq;
+  /** Sound records that wait. */
+  events: number;
+  bytes: number;
+}
+
+export interface SpoolReport {
+  readonly queues: readonly QueueReport[];
+  readonly quarantined: number;
+  readonly indexRecords: number;
+  /** The first thousand. Empty: the spool is sound. */
+  readonly faults: readonly SpoolFault[];
+}
+
+const MAX_FAULTS = 1000;
+
+/**
+ * Reads everything and reports; damage is a fault of the report, not an error. Throws SPOOL_LOCKED
+ * while an agent runs, SPOOL_FORMAT for a newer state, SPOOL_CORRUPT when the state cannot be
+ * opened at all. Memory does not depend on the size of the spool.
+ */
+export async function verifySpool(stateDir: string): Promise<SpoolReport> {
+  const marker = await readMarker(stateDir);
+  if (marker !== null) refuseNewer(marker.formatVersion);
+  const database = levelDatabase(databasePath(stateDir), { createIfMissing: false });
+  try {
+    await database.open();
+  } catch (error) {
+    throw openError(error, stateDir);
+  }
+  try {
+    return await new Verification(database).run();
+  } finally {
+    await database.close();
+  }
+}
+
+class Verification {
+  readonly #database: Database;
+  readonly #queues = new Queues();
+  readonly #reports = new Map<Queue, QueueReport>();
+  readonly #faults: SpoolFault[] = [];
+  /** The number that the next record of each queue must have. */
+  readonly #next = new Map<Queue, Seq>();
+
+  constructor(database: Database) {
+    this.#database = database;
+  }
+
+  async run(): Promise<SpoolReport> {
+    await this.#restore();
+    await this.#scan(queueRoom, (key, value) => this.#event(key, value));
+    for (const [queue, next] of this.#next) {
+      if (next <= queue.durable) this.#missing(queue, next, queue.durable);
+    }
+    const quarantined = await this.#scan(quarantineRoom, (key, value) => this.#quarantined(key, value));
+    const indexRecords = await this.#scan(indexRoom, (key, value) => {
+      try {
+        openFrame(key, value);
+      } catch (error) {
+        this.#fault({ queue: "", seq: null, what: `an index record: ${sentenceOf(error)}` });
+      }
+    });
+    return { queues: [...this.#reports.values()], quarantined, indexRecords, faults: this.#faults };
+  }
+
+  async #restore(): Promise<void> {
+    const state = await readState(this.#database);
+    for (const [tag, name] of state.queues.names) this.#queues.restore(name, tag);
+    for (const [tag, , acked] of state.cursors.acked) {
+      const queue = this.#queues.byTag(tag);
+      if (queue !== null) queue.acked = acked;
+    }
+    for (const [tag, , last] of state.progress?.ends ?? []) {
+      const queue = this.#queues.byTag(tag);
+      if (queue !== null) queue.durable = last;
+    }
+    for (const queue of this.#queues.all) {
+      queue.durable = Math.max(queue.durable, queue.acked);
+      this.#next.set(queue, queue.acked + 1);
+      this.#reports.set(queue, {
+        queue: queue.name,
+        acked: queue.acked,
+        last: queue.durable,
+        events: 0,
+        bytes: 0,
+      });
+    }
+  }
+
+  async #scan(
+    room: Pick<KeyRange, "gte" | "lte">,
+    visit: (key: Buffer, value: Buffer) => void,
+  ): Promise<number> {
+    let count = 0;
+    try {
+      for await (const [key, value] of entriesOf(this.#database, room)) {
+        visit(key, value);
+        count += 1;
+      }
+    } catch (error) {
+      if (!isCorruption(error)) throw error;
+      this.#fault({ queue: "", seq: null, what: "a table of the database is damaged" });
+    }
+    return count;
+  }
+
+  #event(key: Buffer, value: Buffer): void {
+    const place = parseRecordKey(key);
+    const queue = place === null ? null : this.#queues.byTag(place.tag);
+    if (place === null || queue === null) {
+      this.#fault({ queue: "", seq: place?.seq ?? null, what: "a record of an unknown queue" });
+      return;
+    }
+    const { seq } = place;
+    // Acknowledged, and only not deleted yet.
+    if (seq <= queue.acked) return;
+    const next = this.#next.get(queue) ?? seq;
+    if (seq > queue.durable) this.#fault({ queue: queue.name, seq, what: "no checkpoint covers it" });
+    else if (seq > next) this.#missing(queue, next, seq - 1);
+    this.#next.set(queue, seq + 1);
+    try {
+      decodeEvent(key, value, { queue: queue.name, seq });
+    } catch (error) {
+      this.#fault({ queue: queue.name, seq, what: sentenceOf(error) });
+      return;
+    }
+    const report = this.#reports.get(queue);
+    if (report === undefined) return;
+    report.events += 1;
+    report.bytes += key.length + value.length;
+  }
+
+  #quarantined(key: Buffer, value: Buffer): void {
+    const place = parseRecordKey(key);
+    const queue = place === null ? "" : (this.#queues.byTag(place.tag)?.name ?? "");
+    const seq = place?.seq ?? null;
+    try {
+      decodeQuarantined(key, value, { queue, seq: seq ?? 0 });
+    } catch (error) {
+      this.#fault({ queue, seq, what: `in quarantine: ${sentenceOf(error)}` });
+    }
+  }
+
+  #missing(queue: Queue, from: Seq, through: Seq): void {
+    const what = from === through ? "it is missing" : `it is missing, as is all up to ${through}`;
+    this.#fault({ queue: queue.name, seq: from, what });
+  }
+
+  #fault(fault: SpoolFault): void {
+    if (this.#faults.length < MAX_FAULTS) this.#faults.push(fault);
+  }
+}
+
+function sentenceOf(error: unknown): string {
+  if (error instanceof DamagedRecord) return error.damage;
+  throw error;
+}
