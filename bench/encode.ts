@@ -12,7 +12,7 @@ const transform = makeTransform();
 const { row, update } = sampleOf("order");
 const [template] = new Changes(transform).update("sales_order", row, { ...row, ...update }).list;
 if (template === undefined) throw new Error("no change was made");
-const { columns } = transform.tables[template.table] ?? { columns: [] };
+const columns = transform.tables[template.table]?.columns ?? [];
 const places = ["entity_id", "customer_id", "billing_address_id", "shipping_address_id"].map((name) =>
   columns.indexOf(name),
 );

@@ -4,11 +4,6 @@
  */
 import type { Value } from "../change.ts";
 
-/** Quote, backslash, control characters, and halves of surrogate pairs. */
-const special = /["\\\u0000-\u001f\ud800-\udfff]/;
-/** Up to this length a loop beats the expression. */
-const loopMax = 48;
-
 /** JSON text as it stands inside the literal. */
 export function embed(jsonText: string): string {
   return JSON.stringify(jsonText).slice(1, -1);
@@ -24,9 +19,9 @@ export function stringText(text: string): string {
   return isPlain(text) ? `\\"${text}\\"` : embed(JSON.stringify(text));
 }
 
+/** Without quote, backslash, control characters, and halves of surrogate pairs. */
 function isPlain(text: string): boolean {
   const { length } = text;
-  if (length > loopMax) return !special.test(text);
   for (let index = 0; index < length; index += 1) {
     const unit = text.charCodeAt(index);
     if (unit < 0x20 || unit === 0x22 || unit === 0x5c || (unit & 0xf800) === 0xd800) return false;
