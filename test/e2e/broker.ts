@@ -1,7 +1,8 @@
 /** The cluster's edge for tests: a real Redis and a real daprd in front of it, which can be cut off. */
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gatewayConfigFile, writeClusterFiles } from "../servers/cluster-files.ts";
 import { startDaprd, type DaprdServer } from "../servers/daprd.ts";
 import { startRedis, type RedisServer } from "../servers/redis.ts";
 
@@ -16,31 +17,21 @@ export interface Broker {
   stop(): Promise<void>;
 }
 
-function pubsubComponent(redisPort: number): string {
-  return `apiVersion: dapr.io/v1alpha1
-kind: Component
-metadata:
-  name: pubsub
-spec:
-  type: pubsub.redis
-  version: v1
-  metadata:
-    - { name: redisHost, value: "127.0.0.1:${redisPort}" }
-    - { name: redisPassword, value: "" }
-    - { name: dialTimeout, value: "2s" }
-    - { name: readTimeout, value: "3s" }
-    - { name: writeTimeout, value: "3s" }
-`;
-}
-
-/** Starts Redis and the daprd that takes the agent's events. */
+/** Starts Redis and the daprd that takes the agent's events, with the files of cluster/. */
 export async function startBroker(): Promise<Broker> {
   const token = "token-of-the-test";
+  const directory = mkdtempSync(join(tmpdir(), "mea-gateway-"));
   const redis = await startRedis();
-  const resourcesDir = mkdtempSync(join(tmpdir(), "mea-gateway-"));
-  writeFileSync(join(resourcesDir, "pubsub.yaml"), pubsubComponent(redis.port));
+  const clean = async (): Promise<void> => {
+    await redis.stop();
+    rmSync(directory, { recursive: true, force: true });
+  };
   try {
-    const gateway = await startDaprd({ resourcesDir, token });
+    const gateway = await startDaprd({
+      resourcesDir: writeClusterFiles(directory, { redisPort: redis.port, role: "gateway" }),
+      configFile: gatewayConfigFile,
+      token,
+    });
     return {
       redis,
       gateway,
@@ -54,13 +45,11 @@ export async function startBroker(): Promise<Broker> {
       },
       stop: async () => {
         await gateway.stop();
-        await redis.stop();
-        rmSync(resourcesDir, { recursive: true, force: true });
+        await clean();
       },
     };
   } catch (thrown) {
-    await redis.stop();
-    rmSync(resourcesDir, { recursive: true, force: true });
+    await clean();
     throw thrown;
   }
 }

@@ -3,6 +3,8 @@
  * Each part can be killed and started again. What was delivered is read back from Redis.
  */
 import { setTimeout as sleep } from "node:timers/promises";
+import { Applier } from "../../cluster/consumer/applier.ts";
+import { entityEvent } from "../../cluster/consumer/event.ts";
 import { compareReplica, describeComparison, type Comparison } from "../oracle/compare.ts";
 import { entities, type EntitySpec } from "../oracle/entities.ts";
 import {
@@ -13,7 +15,7 @@ import {
   type DeliveredEvent,
 } from "../oracle/history.ts";
 import type { Random } from "../oracle/random.ts";
-import { MemoryReplica, type Replica } from "../oracle/replica.ts";
+import type { Replica } from "../oracle/replica.ts";
 import type { ShopIdentity } from "../oracle/source-rows.ts";
 import { startMariadb, type MariadbOptions, type MariadbServer } from "../servers/mariadb.ts";
 import { AgentProcess, type AgentForm } from "./agent-process.ts";
@@ -229,9 +231,18 @@ export interface Proof {
   readonly comparison: Comparison;
 }
 
-/** A consumer's state after applying the events in the given order. */
-export function replicaOf(history: Iterable<DeliveredEvent>): MemoryReplica {
-  const replica = new MemoryReplica();
-  for (const { data } of history) replica.apply(data);
-  return replica;
+/** The reference consumer's state after applying the events in the given order. */
+export function replicaOf(history: Iterable<DeliveredEvent>): Applier {
+  const applier = new Applier(":memory:", personalFields);
+  applier.inTransaction(() => {
+    for (const { data } of history) applier.applyEntity(entityEvent(data));
+  });
+  return applier;
 }
+
+const personalFields = Object.fromEntries(
+  entities.map((spec) => [
+    spec.entity,
+    spec.fields.filter((field) => field.personal).map((field) => field.field),
+  ]),
+);
