@@ -84,8 +84,9 @@ export function resetCloudEvent(entity: string, n: number): CloudEvent {
 /** The body of a raw bulk publish, as the forwarder writes it. */
 export function rawBulk(topic: string, events: readonly CloudEvent[]): string {
   return JSON.stringify(
-    events.map((event) => ({
-      entryId: event.id,
+    events.map((event, index) => ({
+      // A doubled event may stand twice in one bulk; daprd wants each entryId once.
+      entryId: `${event.id}-${index}`,
       contentType: "text/plain",
       event: JSON.stringify({
         specversion: "1.0",
