@@ -1,0 +1,268 @@
+/** Stand-ins for the rooms around the forwarder: a spool in memory, encoder, observer. */
+import assert from "node:assert/strict";
+import type { OutboundEvent, Seq, SpooledEvent } from "../../agent/change.ts";
+import type {
+  ControlEncoder,
+  ForwardObserver,
+  HeartbeatFacts,
+  QuarantineVerdict,
+  QueueReader,
+  QueueState,
+  ReadLimits,
+} from "../../agent/ports.ts";
+import type { PublishOutcome } from "../../agent/forward/classify.ts";
+import { DaprClient, type Publisher } from "../../agent/forward/dapr-client.ts";
+import { Forwarder } from "../../agent/forward/forwarder.ts";
+import type { ForwarderOptions } from "../../agent/forward/forwarder-options.ts";
+import { systemClock } from "../../agent/kernel/service.ts";
+
+export const TOPIC = "migration.order.changed";
+export const DLQ = "migration.dlq";
+export const CONTROL = "migration.control";
+
+export interface EventFields {
+  readonly key: string;
+  readonly queue?: string;
+  readonly topic?: string;
+  readonly barrier?: boolean;
+  readonly oversize?: boolean;
+  readonly bytes?: number;
+  readonly op?: OutboundEvent["op"];
+}
+
+let made = 0;
+
+export function eventOf(fields: EventFields): OutboundEvent {
+  const id = `e${++made}`;
+  const queue = fields.queue ?? TOPIC;
+  const cloudEvent = JSON.stringify({ id, key: fields.key, pad: "x".repeat(fields.bytes ?? 10) });
+  return {
+    kind: fields.barrier === true ? "control" : "entity",
+    queue,
+    topic: fields.topic ?? queue,
+    table: "sales_order",
+    op: fields.op ?? "u",
+    id,
+    entityKey: fields.key,
+    commitTimeMs: Date.now(),
+    capturedAtMs: Date.now(),
+    barrier: fields.barrier ?? false,
+    oversize: fields.oversize ?? false,
+    payload: Buffer.from(JSON.stringify(cloudEvent)),
+  };
+}
+
+export interface Quarantined {
+  readonly event: SpooledEvent;
+  readonly verdict: QuarantineVerdict;
+}
+
+/** A spool without a disk, which checks what the forwarder owes it. */
+export class MemoryQueues implements QueueReader {
+  readonly #queues = new Map<string, { events: SpooledEvent[]; acked: Seq }>();
+  readonly #listeners = new Set<(queues: readonly string[]) => void>();
+  readonly quarantined: Quarantined[] = [];
+  /** Asked at each acknowledgement whether everything up to there is done. */
+  onAck: (queue: string, through: Seq) => void = () => undefined;
+  failReadWith: Error | null = null;
+
+  append(...events: readonly OutboundEvent[]): void {
+    for (const event of events) {
+      const queue = this.#queueOf(event.queue);
+      queue.events.push({ ...event, seq: queue.events.length + 1 });
+    }
+    const names = events.map((event) => event.queue);
+    for (const listener of this.#listeners) listener(names);
+  }
+
+  queues(): readonly QueueState[] {
+    return [...this.#queues].map(([queue, { events, acked }]) => ({ queue, acked, last: events.length }));
+  }
+
+  async read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (this.failReadWith !== null) throw this.failReadWith;
+    const read: SpooledEvent[] = [];
+    let bytes = 0;
+    for (const event of this.#queueOf(queue).events.slice(after, after + limits.maxEvents)) {
+      bytes += event.payload.length;
+      if (bytes > limits.maxBytes && read.length > 0) break;
+      read.push(event);
+    }
+    return read;
+  }
+
+  ack(queue: string, through: Seq): void {
+    const state = this.#queueOf(queue);
+    assert.ok(through > state.acked && through <= state.events.length, "an acknowledgement moves forwards");
+    this.onAck(queue, through);
+    state.acked = through;
+  }
+
+  async quarantine(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    this.quarantined.push({ event, verdict });
+  }
+
+  onAppended(listener: (queues: readonly string[]) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  eventsOf(queue: string): readonly SpooledEvent[] {
+    return this.#queueOf(queue).events;
+  }
+
+  isEmpty(): boolean {
+    return this.queues().every((state) => state.acked === state.last);
+  }
+
+  #queueOf(name: string): { events: SpooledEvent[]; acked: Seq } {
+    let queue = this.#queues.get(name);
+    if (queue === undefined) this.#queues.set(name, (queue = { events: [], acked: 0 }));
+    return queue;
+  }
+}
+
+export const encoder: ControlEncoder = {
+  deadLetter: (event, verdict) => ({
+    ...eventOf({ key: "", queue: DLQ }),
+    id: `dead-${event.id}`,
+    payload: Buffer.from(JSON.stringify(JSON.stringify({ of: event.id, code: verdict.code }))),
+  }),
+  heartbeat: (facts: HeartbeatFacts) => ({
+    ...eventOf({ key: "", queue: CONTROL }),
+    payload: Buffer.from(JSON.stringify(JSON.stringify(facts))),
+  }),
+};
+
+export interface Told extends ForwardObserver {
+  readonly lines: string[];
+  readonly counts: { published: number; failed: number; batches: number; quarantined: number };
+}
+
+export function observerOf(): Told {
+  const lines: string[] = [];
+  const counts = { published: 0, failed: 0, batches: 0, quarantined: 0 };
+  return {
+    lines,
+    counts,
+    published: () => void counts.published++,
+    publishFailed: () => void counts.failed++,
+    batchSent: () => void counts.batches++,
+    held: (topic, code) => void lines.push(`held ${topic} ${code}`),
+    released: (topic) => void lines.push(`released ${topic}`),
+    quarantined: () => void counts.quarantined++,
+  };
+}
+
+/** Fails the test when two events of one entity are under way at once (invariant 5). */
+export class WatchedPublisher implements Publisher {
+  readonly #inner: Publisher;
+  readonly #underWay = new Set<string>();
+  violations = 0;
+  largest = 0;
+  mostAtOnce = 0;
+  #atOnce = 0;
+
+  constructor(inner: Publisher) {
+    this.#inner = inner;
+  }
+
+  async publishBulk(topic: string, events: readonly OutboundEvent[]): Promise<PublishOutcome> {
+    const keys = events
+      .filter((event) => event.kind === "entity" && event.queue !== DLQ)
+      .map((event) => event.entityKey);
+    for (const key of keys) {
+      if (this.#underWay.has(key)) this.violations++;
+      this.#underWay.add(key);
+    }
+    this.largest = Math.max(this.largest, events.length);
+    this.mostAtOnce = Math.max(this.mostAtOnce, ++this.#atOnce);
+    const outcome = await this.#inner.publishBulk(topic, events);
+    this.#atOnce--;
+    for (const key of keys) this.#underWay.delete(key);
+    return outcome;
+  }
+
+  reachable(): Promise<boolean> {
+    return this.#inner.reachable();
+  }
+
+  resetConnections(): Promise<void> {
+    return this.#inner.resetConnections();
+  }
+}
+
+export const options: ForwarderOptions = {
+  batchSize: 20,
+  syncIntervalMs: 5,
+  maxRetries: 3,
+  quarantineMax: 100,
+  rateMax: null,
+  heartbeat: null,
+};
+
+export interface Rig {
+  readonly queues: MemoryQueues;
+  readonly forwarder: Forwarder;
+  readonly told: Told;
+  readonly publisher: WatchedPublisher;
+  readonly client: DaprClient;
+  /** Resolves when all is acknowledged; fails after the time. */
+  drained(timeoutMs?: number): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface RigOptions extends Partial<ForwarderOptions> {
+  readonly endpoint: string;
+  readonly token?: () => string | null;
+  readonly headersMs?: number;
+}
+
+/** A running forwarder between a spool in memory and a Dapr API. */
+export function startRig({ endpoint, token, headersMs = 2000, ...changes }: RigOptions): Rig {
+  const limits = { connectMs: 1000, headersMs, bodyMs: headersMs };
+  const client = new DaprClient(
+    { endpoint, pubsub: "pubsub", token: token ?? (() => null), limits },
+    systemClock,
+  );
+  const publisher = new WatchedPublisher(client);
+  const queues = new MemoryQueues();
+  const told = observerOf();
+  const parts = { reader: queues, publisher, encoder, observer: told, clock: systemClock };
+  const forwarder = new Forwarder(parts, { ...options, ...changes });
+  const run = forwarder.run();
+  return {
+    queues,
+    forwarder,
+    told,
+    publisher,
+    client,
+    drained: (timeoutMs = 20_000) => until(() => queues.isEmpty(), "the queues are empty", timeoutMs),
+    stop: async () => {
+      await forwarder.stop();
+      await run;
+      await client.close();
+    },
+  };
+}
+
+export async function until(isTrue: () => boolean, what: string, timeoutMs = 10_000): Promise<void> {
+  const deadline = performance.now() + timeoutMs;
+  while (!isTrue()) {
+    if (performance.now() > deadline) throw new Error(`not in ${timeoutMs} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+/** mulberry32: the same numbers for the same seed. */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 4294967296;
+  };
+}
