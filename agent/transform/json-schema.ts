@@ -230,12 +230,18 @@ export interface ${name}Data extends EventData, ${name}Fields {
   const union = ` ${names.map((name) => `${name}Data`).join(" | ")}`;
   const unionLines = names.map((name) => `\n  | ${name}Data`).join("");
   parts.push(`export type AnyEventData =${union.length > 80 ? unionLines : union};\n`);
-  parts.push(`/** Personal fields, to be emptied when an entity is deleted. */
+  return parts.join("\n");
+}
+
+/** TypeScript source of the personal fields per entity. */
+export function personalFieldsSource(mapping: Mapping): string {
+  return `// Made from the mapping. Do not edit: run test/transform/generate.ts.
+
+/** Personal fields, to be emptied when an entity is deleted. */
 export const personalFields = {
 ${mapping.entities.map(personalLine).join("\n")}
 } as const;
-`);
-  return parts.join("\n");
+`;
 }
 
 /** Lines as the formatter would break them, so that the file needs no formatting. */

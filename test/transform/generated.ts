@@ -1,6 +1,6 @@
 /** Files that are made from the code, and their texts; a test fails when they differ. */
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
-import { eventJsonSchema, eventTypes } from "../../agent/transform/json-schema.ts";
+import { eventJsonSchema, eventTypes, personalFieldsSource } from "../../agent/transform/json-schema.ts";
 import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
 import { Changes, context, makeTransform, partOf, readEvent } from "./parts.ts";
 import { sampleRows } from "./rows.ts";
@@ -37,5 +37,6 @@ export function generatedFiles(): ReadonlyMap<string, string> {
     files.set(`cluster/schemas/${entity.entity}.schema.json`, pretty(eventJsonSchema(entity)));
   }
   files.set("cluster/schemas/events.ts", eventTypes(defaultMapping));
+  files.set("cluster/schemas/personal-fields.ts", personalFieldsSource(defaultMapping));
   return files;
 }
