@@ -167,7 +167,7 @@ export class ControlEvents implements ControlEncoder {
    */
   deadLetter(event: SpooledEvent, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">): OutboundEvent {
     const text = literalText(event.payload);
-    const about = aboutEvent(text);
+    const about = aboutEvent(text, event.oversize);
     const id = idOf(deadLetterType, event.id);
     const data = {
       code: verdict.code,
@@ -281,20 +281,19 @@ interface About {
   readonly bytes: number | null;
 }
 
-function aboutEvent(text: string): About {
+function aboutEvent(text: string, isStub: boolean): About {
   const event = objectOf(JSON.parse(text));
   const data = objectOf(event["data"]);
   const magentoId = data["magento_id"];
   const bytes = data["bytes"];
   const stringOf = (value: unknown): string | null => (typeof value === "string" ? value : null);
-  const isStub = typeof bytes === "number" && !("changed" in data);
   return {
     entity: stringOf(data["entity"]),
     id: stringOf(data["id"]),
     magentoId: typeof magentoId === "string" || typeof magentoId === "number" ? magentoId : null,
     sequence: stringOf(data["sequence"]),
     traceId: stringOf(event["traceparent"])?.split("-")[1] ?? null,
-    bytes: isStub ? bytes : null,
+    bytes: isStub && typeof bytes === "number" ? bytes : null,
   };
 }
 
