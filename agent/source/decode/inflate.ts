@@ -49,7 +49,8 @@ function inflated(bytes: Buffer, length: number, isRaw: boolean): Buffer {
   if (length > INFLATED_MAX) {
     throw unreadable("a compressed value claims an impossible length");
   }
-  const options = { maxOutputLength: Math.max(length, 1) };
+  // Bytes after the stream's end would otherwise be passed over in silence.
+  const options = { rejectGarbageAfterEnd: true, maxOutputLength: Math.max(length, 1) };
   let result: Buffer;
   try {
     result = isRaw ? inflateRawSync(bytes, options) : inflateSync(bytes, options);

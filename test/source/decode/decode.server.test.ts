@@ -6,62 +6,19 @@ import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
 import type { Value } from "../../../agent/change.ts";
-import type { SchemaColumn } from "../../../agent/source/decode/column-definition.ts";
 import { countRows } from "../../../agent/source/decode/rows.ts";
-import { type MariadbServer, startMariadb } from "../../servers/mariadb.ts";
-import { type DecodedTable, decodeTable, readBinlogs } from "./binlog-file.ts";
+import type { DecodedTable } from "./binlog-file.ts";
+import { DecodeServer, shownText } from "./decode-server.ts";
 import { everyType, Random } from "./every-type.ts";
 
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 1_000_000);
 console.log(`seed ${seed}`);
-let server: MariadbServer;
+let server: DecodeServer;
 
 before(async () => {
-  server = await startMariadb();
-  await server.query("SET GLOBAL innodb_flush_log_at_trx_commit=0; CREATE DATABASE decode");
+  server = await DecodeServer.start();
 });
 after(() => server.stop());
-
-/** Statements in the test's database, with no strict mode and in UTC. */
-async function run(sql: readonly string[]): Promise<void> {
-  await server.query("USE decode; SET sql_mode='', time_zone='+00:00'; SET NAMES utf8mb4");
-  for (const statement of sql) {
-    await server.query(statement);
-  }
-}
-
-/** What mysql2 gave for a column, as text. */
-function text(value: unknown): string | null {
-  assert.ok(value === null || typeof value === "string" || typeof value === "number");
-  return value === null ? null : String(value);
-}
-
-async function schemaOf(table: string): Promise<SchemaColumn[]> {
-  const rows = await server.query(
-    `SELECT COLUMN_NAME AS name, COLUMN_TYPE AS columnType, CHARACTER_SET_NAME AS charset, COLLATION_NAME AS collation
-     FROM information_schema.COLUMNS WHERE TABLE_SCHEMA='decode' AND TABLE_NAME='${table}' ORDER BY ORDINAL_POSITION`,
-  );
-  return rows.map((row) => ({
-    name: text(row["name"]) ?? "",
-    columnType: text(row["columnType"]) ?? "",
-    charset: text(row["charset"]),
-    collation: text(row["collation"]),
-  }));
-}
-
-async function decoded(
-  table: string,
-  columns: readonly string[],
-  keys: readonly number[] = [0],
-): Promise<DecodedTable> {
-  const found = decodeTable(
-    readBinlogs(server.binlogDir),
-    { table, columns, keyColumns: keys },
-    await schemaOf(table),
-  );
-  assert.notEqual(found.map, null, `no table map of ${table} in the binlog`);
-  return found;
-}
 
 /** Plays the rows on an empty table and checks every old value on the way. */
 function replay(found: DecodedTable): Map<string, readonly (Value | undefined)[]> {
@@ -91,36 +48,36 @@ function replay(found: DecodedTable): Map<string, readonly (Value | undefined)[]
 async function fillEveryType(table: string): Promise<void> {
   const random = new Random(seed);
   const definitions = everyType.map(({ name, definition }) => `${name} ${definition}`);
-  await run([`CREATE TABLE ${table} (id int unsigned NOT NULL PRIMARY KEY, ${definitions.join(", ")})`]);
+  await server.run(`CREATE TABLE ${table} (id int unsigned NOT NULL PRIMARY KEY, ${definitions.join(", ")})`);
   const literal = (column: (typeof everyType)[number], nulls: number): string =>
     random.below(nulls) === 0 ? "NULL" : column.literal(random);
   for (let id = 1; id <= 60; id++) {
     const nulls = random.pick([2, 5, 1000]);
-    await run([
+    await server.run(
       `INSERT INTO ${table} VALUES (${[id, ...everyType.map((column) => literal(column, nulls))].join(", ")})`,
-    ]);
+    );
   }
   for (let round = 0; round < 60; round++) {
     const changed = everyType
       .filter(() => random.below(8) === 0)
       .map((column) => `${column.name}=${literal(column, 5)}`);
     const key = random.below(6) === 0 ? [`id=id+1000`] : [];
-    await run([
+    await server.run(
       `UPDATE IGNORE ${table} SET ${[...changed, ...key, "c0=c0"].join(", ")} WHERE id=${1 + random.below(60)}`,
-    ]);
+    );
   }
-  await run([`DELETE FROM ${table} WHERE id % 7 = 0`]);
+  await server.run(`DELETE FROM ${table} WHERE id % 7 = 0`);
 }
 
 for (const metadata of ["FULL", "MINIMAL", "NO_LOG"] as const) {
   test(`decodes every type to what SELECT shows, with row metadata ${metadata}`, async () => {
     const table = `every_${metadata.toLowerCase()}`;
-    await run([
+    await server.run(
       `SET GLOBAL binlog_row_metadata=${metadata}`,
       `SET GLOBAL log_bin_compress=${metadata === "MINIMAL" ? 1 : 0}`,
-    ]);
+    );
     await fillEveryType(table);
-    const found = await decoded(table, ["id", ...everyType.map(({ name }) => name)]);
+    const found = await server.decoded(table, ["id", ...everyType.map(({ name }) => name)]);
     if (metadata === "MINIMAL") {
       assert.ok(
         found.events.some(({ type }) => type >= 166),
@@ -129,14 +86,13 @@ for (const metadata of ["FULL", "MINIMAL", "NO_LOG"] as const) {
     }
     const state = replay(found);
     const selected = everyType.map(({ name, select }) => `${select.replace("?", name)} AS ${name}`);
-    await run(["SET @@sql_mode=''"]);
-    const rows = await server.query(`SELECT id, ${selected.join(", ")} FROM decode.${table} ORDER BY id`);
+    const rows = await server.run(`SELECT id, ${selected.join(", ")} FROM decode.${table} ORDER BY id`);
     assert.ok(rows.length > 20);
     assert.equal(state.size, rows.length);
     for (const row of rows) {
       const ours = state.get(String(Number(row["id"])));
       everyType.forEach((column, index) => {
-        const shown = text(row[column.name]);
+        const shown = shownText(row[column.name]);
         const expected = shown === null ? null : column.value(shown);
         assert.deepEqual(
           ours?.[index + 1],
