@@ -1,0 +1,266 @@
+/**
+ * What a statement in the binlog means for the followed tables. Rows stand in row events; a
+ * statement is either about the group (BEGIN, SAVEPOINT, ...), about a table's shape, or a change
+ * that was logged as text, whose rows nobody can know.
+ */
+import type { QueryEvent } from "./binlog-event.ts";
+import { type TableName, tokenize, type Token, Words } from "./statement-words.ts";
+
+export interface TableEffect {
+  /** Index into the followed tables. */
+  readonly table: number;
+  readonly what: "reset" | "altered";
+}
+
+export type Statement =
+  | { readonly kind: "begin" | "commit" | "rollback" | "xaStart" | "xaEnd" | "xaDecision" | "other" }
+  | { readonly kind: "savepoint" | "rollbackTo"; readonly name: string }
+  /** Rows changed as text; `touches` says whether followed tables can be among them. */
+  | { readonly kind: "change"; readonly touches: boolean; readonly text: string }
+  | { readonly kind: "tables"; readonly effects: readonly TableEffect[]; readonly text: string };
+
+/** The followed tables as statements name them: without regard to case. */
+export class FollowedNames {
+  readonly #database: string;
+  readonly #indices = new Map<string, number>();
+
+  constructor(database: string, fullNames: readonly string[]) {
+    this.#database = database.toLowerCase();
+    for (const [index, name] of fullNames.entries()) this.#indices.set(name.toLowerCase(), index);
+  }
+
+  isShop(schema: string): boolean {
+    return schema.toLowerCase() === this.#database;
+  }
+
+  /** Index of the followed table, or -1. */
+  find(name: TableName | null): number {
+    if (name === null || !this.isShop(name.schema)) return -1;
+    return this.#indices.get(name.table.toLowerCase()) ?? -1;
+  }
+
+  /** Whether a followed table has this name, in whatever schema. */
+  hasTable(table: string): boolean {
+    return this.#indices.has(table.toLowerCase());
+  }
+
+  all(): number[] {
+    return [...this.#indices.values()];
+  }
+}
+
+/** More tokens than any statement about tables needs before its last table name. */
+const TOKENS_MAX = 20_000;
+const other: Statement = { kind: "other" };
+const changes = new Set(["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH", "CALL", "SELECT", "DO"]);
+
+export function readStatement(query: QueryEvent, names: FollowedNames): Statement {
+  const head = tokenize(query.text, { plainBackslash: query.plainBackslash, limit: 8 });
+  const words = new Words(head);
+  const verb = words.peek();
+  if (verb === "(" || changes.has(verb)) return readChange(query, names);
+  switch (verb) {
+    case "BEGIN":
+      return { kind: "begin" };
+    case "COMMIT":
+      return { kind: "commit" };
+    case "XA":
+      return readXa(words);
+    case "SAVEPOINT":
+      words.skip();
+      return { kind: "savepoint", name: savepointName(words) };
+    case "ROLLBACK":
+      return readRollback(words);
+    case "TRUNCATE":
+    case "DROP":
+    case "RENAME":
+    case "CREATE":
+    case "ALTER":
+      return readTables(query, names);
+    default:
+      return other;
+  }
+}
+
+function savepointName(words: Words): string {
+  return (words.name() ?? "").toLowerCase();
+}
+
+function readXa(words: Words): Statement {
+  words.skip();
+  if (words.peek() === "START" || words.peek() === "BEGIN") return { kind: "xaStart" };
+  return { kind: words.peek() === "COMMIT" || words.peek() === "ROLLBACK" ? "xaDecision" : "xaEnd" };
+}
+
+function readRollback(words: Words): Statement {
+  words.skip();
+  if (!words.take("WORK", "TO") && !words.take("TO")) return { kind: "rollback" };
+  words.take("SAVEPOINT");
+  return { kind: "rollbackTo", name: savepointName(words) };
+}
+
+/**
+ * A change logged as text. It can touch a followed table when it names one, in any role; or when
+ * it runs a routine in the shop's schema, which can do anything.
+ */
+function readChange(query: QueryEvent, names: FollowedNames): Statement {
+  const tokens = tokenize(query.text, {
+    plainBackslash: query.plainBackslash,
+    limit: Number.MAX_SAFE_INTEGER,
+  });
+  const verb = tokens[0]?.text.toUpperCase() ?? "";
+  const isOurs =
+    names.isShop(query.schema) || tokens.some((token) => isName(token) && names.isShop(token.text));
+  const runsRoutine = verb === "CALL" || verb === "SELECT" || verb === "DO";
+  const touches =
+    isOurs && (runsRoutine || tokens.some((token) => isName(token) && names.hasTable(token.text)));
+  return { kind: "change", touches, text: verb };
+}
+
+function isName(token: Token): boolean {
+  return token.kind === "word" || token.kind === "name" || token.kind === "quoted";
+}
+
+function readTables(query: QueryEvent, names: FollowedNames): Statement {
+  const tokens = tokenize(query.text, { plainBackslash: query.plainBackslash, limit: TOKENS_MAX });
+  const words = new Words(tokens);
+  const verb = words.peek();
+  words.skip();
+  const found = new Effects(names, query.schema);
+  if (verb === "TRUNCATE") readTruncate(words, found);
+  else if (verb === "DROP") readDrop(words, found);
+  else if (verb === "RENAME") readRename(words, found);
+  else if (verb === "CREATE") readCreate(words, found);
+  else readAlter(words, found);
+  return found.effects.size === 0 ? other : found.statement(verb);
+}
+
+/** Collects what a statement does; a reset outweighs an alteration. */
+class Effects {
+  readonly effects = new Map<number, TableEffect["what"]>();
+  readonly names: FollowedNames;
+  readonly schema: string;
+  #tables: string[] = [];
+
+  constructor(names: FollowedNames, schema: string) {
+    this.names = names;
+    this.schema = schema;
+  }
+
+  /** Reads a table name here and notes the effect on it. False where no name stands. */
+  add(words: Words, what: TableEffect["what"]): boolean {
+    const name = words.tableName(this.schema);
+    this.note(name, what);
+    return name !== null;
+  }
+
+  note(name: TableName | null, what: TableEffect["what"]): void {
+    const table = this.names.find(name);
+    if (table < 0 || name === null) return;
+    this.#tables.push(name.table);
+    if (this.effects.get(table) !== "reset") this.effects.set(table, what);
+  }
+
+  noteAll(): void {
+    for (const table of this.names.all()) this.effects.set(table, "reset");
+  }
+
+  statement(verb: string): Statement {
+    const effects = [...this.effects].map(([table, what]) => ({ table, what }));
+    const object = this.#tables.length === 0 ? "DATABASE" : `TABLE ${[...new Set(this.#tables)].join(", ")}`;
+    return { kind: "tables", effects, text: `${verb} ${object}`.slice(0, 200) };
+  }
+}
+
+function readTruncate(words: Words, found: Effects): void {
+  words.take("TABLE");
+  found.add(words, "reset");
+}
+
+function readDrop(words: Words, found: Effects): void {
+  if (words.take("DATABASE") || words.take("SCHEMA")) {
+    words.take("IF", "EXISTS");
+    if (found.names.isShop(words.name() ?? "")) found.noteAll();
+    return;
+  }
+  // A temporary table hides the real one of its name, and says nothing about it.
+  if (!words.take("TABLE") && !words.take("TABLES")) return;
+  words.take("IF", "EXISTS");
+  while (found.add(words, "reset") && words.take(","));
+}
+
+function readRename(words: Words, found: Effects): void {
+  if (!words.take("TABLE") && !words.take("TABLES")) return;
+  words.take("IF", "EXISTS");
+  while (found.add(words, "reset")) {
+    skipWait(words);
+    if (!words.take("TO")) return;
+    found.add(words, "reset");
+    if (!words.take(",")) return;
+  }
+}
+
+/** MariaDB: `WAIT n` or `NOWAIT` behind a table's name. */
+function skipWait(words: Words): void {
+  if (words.take("NOWAIT")) return;
+  if (words.peek() === "WAIT") words.skip(2);
+}
+
+function readCreate(words: Words, found: Effects): void {
+  const replaces = words.take("OR", "REPLACE");
+  if (!words.take("TABLE")) return;
+  // IF NOT EXISTS is logged also where the table existed and nothing happened; where it did not
+  // exist, what removed it was a reset already.
+  const conditional = words.take("IF", "NOT", "EXISTS");
+  found.add(words, conditional && !replaces ? "altered" : "reset");
+}
+
+function readAlter(words: Words, found: Effects): void {
+  words.take("ONLINE");
+  words.take("IGNORE");
+  if (!words.take("TABLE")) return;
+  words.take("IF", "EXISTS");
+  const name = words.tableName(found.schema);
+  found.note(name, "altered");
+  readAlterClauses(words, found, name);
+}
+
+/** Clauses that do more to the rows than change their columns. */
+function readAlterClauses(words: Words, found: Effects, name: TableName | null): void {
+  let depth = 0;
+  while (!words.atEnd) {
+    const word = words.peek();
+    if (word === "(") depth += 1;
+    if (word === ")") depth -= 1;
+    words.skip();
+    if (depth > 0) continue;
+    if (word === "RENAME") readAlterRename(words, found, name);
+    else if (word === "EXCHANGE" && words.take("PARTITION")) {
+      found.note(name, "reset");
+      skipTo(words, "TABLE");
+      found.add(words, "reset");
+    } else if (
+      (word === "TRUNCATE" || word === "DROP" || word === "CONVERT") &&
+      words.peek() === "PARTITION"
+    ) {
+      found.note(name, "reset");
+    } else if (
+      (word === "DISCARD" || word === "IMPORT") &&
+      ["TABLESPACE", "PARTITION"].includes(words.peek())
+    ) {
+      found.note(name, "reset");
+    }
+  }
+}
+
+function skipTo(words: Words, word: string): void {
+  while (!words.atEnd && !words.take(word)) words.skip();
+}
+
+function readAlterRename(words: Words, found: Effects, name: TableName | null): void {
+  if (["COLUMN", "INDEX", "KEY", "CONSTRAINT"].includes(words.peek())) return;
+  if (!words.take("TO") && !words.take("AS")) words.take("=");
+  const target = words.tableName(name?.schema ?? found.schema);
+  found.note(name, "reset");
+  found.note(target, "reset");
+}
