@@ -209,6 +209,8 @@ export interface Rig {
   readonly told: Told;
   readonly publisher: WatchedPublisher;
   readonly client: DaprClient;
+  /** What run() came to. */
+  readonly ended: Promise<void>;
   /** Resolves when all is acknowledged; fails after the time. */
   drained(timeoutMs?: number): Promise<void>;
   stop(): Promise<void>;
@@ -232,18 +234,21 @@ export function startRig({ endpoint, token, headersMs = 2000, ...changes }: RigO
   const told = observerOf();
   const parts = { reader: queues, publisher, encoder, observer: told, clock: systemClock };
   const forwarder = new Forwarder(parts, { ...options, ...changes });
-  const run = forwarder.run();
+  const ended = forwarder.run();
+  // Whoever stops the rig sees the failure; until then it is nobody's.
+  ended.catch(() => undefined);
   return {
     queues,
     forwarder,
     told,
     publisher,
     client,
+    ended,
     drained: (timeoutMs = 20_000) => until(() => queues.isEmpty(), "the queues are empty", timeoutMs),
     stop: async () => {
       await forwarder.stop();
-      await run;
       await client.close();
+      await ended;
     },
   };
 }

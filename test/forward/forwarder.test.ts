@@ -133,6 +133,7 @@ test("while dead letters cannot be published only the refused event's entity wai
   standIn.setScript(refusing(new Set([poison.id])));
   rig.queues.append(poison, successor, ...many(3000, (index) => ({ key: `k${index}` })));
   await until(() => standIn.delivered.length === 3000, "all others are delivered");
+  await until(() => rig.told.lines.length > 0, "the dead letters are held");
   assert.equal(rig.queues.queues()[0]?.acked, 0, "nothing is acknowledged past the waiting event");
   assert.deepEqual(rig.told.lines, [`held ${DLQ} ERR_PUBSUB_FORBIDDEN`]);
   assert.deepEqual(rig.queues.quarantined, []);
@@ -186,6 +187,8 @@ test("a storm of refusals holds the topic instead of emptying it into the dead l
   rig.queues.append(...many(200, (index) => ({ key: `k${index}` })));
   await until(() => rig.told.lines.includes(`held ${refusedTopic} STORM`), "the topic is held");
   await until(() => standIn.delivered.filter(({ topic }) => topic === TOPIC).length === 200, "others go on");
+  // Those that were given up before there were enough for a storm may still be on their way.
+  await sleep(200);
   const givenUp = rig.queues.quarantined.length;
   await sleep(600);
   assert.ok(givenUp <= 10, `${givenUp} dead letters`);
@@ -363,38 +366,12 @@ test("drain gives up at its deadline, and stop cuts what hangs", async (t) => {
   assert.equal(rig.queues.queues()[0]?.acked, 0);
 });
 
-test("run rejects when the spool delivers a damaged record", async () => {
+test("run rejects when the spool delivers a damaged record", async (t) => {
   const standIn = await startDaprStandIn();
+  t.after(() => standIn.stop());
   const rig = startRig({ endpoint: standIn.endpoint });
   rig.queues.failReadWith = new AgentError("SPOOL_CORRUPT", "checksum");
-  const ended = assert.rejects(rig.stop(), { code: "SPOOL_CORRUPT" });
   rig.queues.append(eventOf({ key: "a" }));
-  await sleep(50);
-  await ended;
-  await standIn.stop();
-});
-
-test("sends heartbeats with what is held, and none while everything is", async (t) => {
-  const facts = () => ({
-    epoch: 1,
-    completeUpToMs: null,
-    file: null,
-    position: null,
-    gtidSet: null,
-    backlogEvents: 0,
-    backlogBytes: 0,
-  });
-  const { standIn, rig } = await start(
-    t,
-    { heartbeat: { intervalMs: 20, facts } },
-    { allowedTopics: [CONTROL] },
-  );
-  rig.queues.append(eventOf({ key: "a" }));
-  const isHeld = (): boolean => standIn.delivered.some(({ event }) => event.includes(`"held":["${TOPIC}"]`));
-  await until(isHeld, "a heartbeat names the held topic");
-  standIn.setToken("other");
-  await until(() => rig.forwarder.status().allHeld !== null, "everything is held");
-  const before = standIn.delivered.length;
-  await sleep(150);
-  assert.equal(standIn.delivered.length, before);
+  await assert.rejects(rig.ended, { code: "SPOOL_CORRUPT" });
+  await assert.rejects(rig.stop(), { code: "SPOOL_CORRUPT" });
 });
