@@ -122,6 +122,12 @@ export class AgentProcess {
     return this.#process === null ? null : this.#process.stop(timeoutMs);
   }
 
+  /** Removes the state of a stopped agent: the next start is a first one. */
+  async forget(): Promise<void> {
+    await this.#process?.kill();
+    rmSync(this.stateDir, { recursive: true, force: true });
+  }
+
   /** Stops it if it runs and removes its directory. */
   async remove(): Promise<void> {
     await this.#process?.kill();

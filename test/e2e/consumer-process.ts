@@ -13,6 +13,27 @@ import type { RedisServer } from "../servers/redis.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 
+/** The consumer alone; its tables are replica.sqlite in the directory, its daprd is the caller's business. */
+export function launchConsumer(
+  directory: string,
+  ports: { readonly app: number; readonly dapr: number },
+): ServerProcess {
+  const main = join(root, "cluster", "consumer", "main.ts");
+  const where = ["--app-port", String(ports.app), "--dapr-http-port", String(ports.dapr)];
+  return startProcess({
+    command: process.execPath,
+    args: [
+      "--disable-warning=ExperimentalWarning",
+      main,
+      ...where,
+      "--db",
+      join(directory, "replica.sqlite"),
+    ],
+    logFile: join(directory, "consumer.log"),
+    cwd: root,
+  });
+}
+
 export class ConsumerProcess {
   readonly databaseFile: string;
   readonly #directory: string;
@@ -36,20 +57,7 @@ export class ConsumerProcess {
   static async start(redis: RedisServer): Promise<ConsumerProcess> {
     const directory = mkdtempSync(join(tmpdir(), "mea-consumer-"));
     const [appPort = 0, httpPort = 0] = await freePorts(2);
-    const main = join(root, "cluster", "consumer", "main.ts");
-    const ports = ["--app-port", String(appPort), "--dapr-http-port", String(httpPort)];
-    const consumer = startProcess({
-      command: process.execPath,
-      args: [
-        "--disable-warning=ExperimentalWarning",
-        main,
-        ...ports,
-        "--db",
-        join(directory, "replica.sqlite"),
-      ],
-      logFile: join(directory, "consumer.log"),
-      cwd: root,
-    });
+    const consumer = launchConsumer(directory, { app: appPort, dapr: httpPort });
     try {
       // DaprServer waits for its sidecar, and the sidecar for the consumer's port: both at once.
       const sidecar = await startDaprd({
@@ -61,7 +69,7 @@ export class ConsumerProcess {
         appPort,
         httpPort,
       });
-      await waitUntilReady(consumer, () => answers(appPort), 30_000);
+      await waitUntilReady(consumer, () => consumerAnswers(appPort), 30_000);
       return new ConsumerProcess({ directory, redis, process: consumer, sidecar });
     } catch (thrown) {
       const log = consumer.log().slice(-2000);
@@ -114,7 +122,8 @@ export class ConsumerProcess {
   }
 }
 
-async function answers(port: number): Promise<boolean> {
+/** Whether the consumer on that port can take deliveries. */
+export async function consumerAnswers(port: number): Promise<boolean> {
   try {
     const answer = await fetch(`http://127.0.0.1:${port}/healthz`, { signal: AbortSignal.timeout(2_000) });
     return answer.ok;

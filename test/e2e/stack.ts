@@ -35,7 +35,7 @@ export interface StackOptions {
 }
 
 /** A loopback port on which nothing listens: every connection is refused at once. */
-const nobody = "http://127.0.0.1:9";
+export const nobody = "http://127.0.0.1:9";
 
 export class Stack {
   readonly mariadb: MariadbServer;

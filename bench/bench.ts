@@ -1,0 +1,283 @@
+/**
+ * `npm run bench:quick`, `npm run bench`: the whole agent on this machine against real servers.
+ *
+ *     node bench/bench.ts quick|full [--json] [--gate] [--only capture,drain,memory,latency,hot]
+ *
+ * Each figure is the median of its runs. A missed target is said in the table and in the last line;
+ * with --gate it is also exit code 1.
+ */
+import { parseArgs } from "node:util";
+import { makeMemoryCgroup } from "../test/e2e/memory.ts";
+import { nobody, Stack } from "../test/e2e/stack.ts";
+import { seedShop, writeMix, writeSingleUpdates, type Backlog } from "./backlog.ts";
+import { describeMachine } from "./machine.ts";
+import { atLeast, findingsTable, isMissed, median, under, type Finding } from "./report.ts";
+import {
+  backlogStartRun,
+  bareClientRun,
+  captureRun,
+  drainRun,
+  hotEntityRun,
+  latencyRun,
+  recordedBodies,
+} from "./whole-agent.ts";
+
+interface Size {
+  readonly runs: number;
+  readonly captureRows: number;
+  readonly drainRows: number;
+  readonly backlogRows: number;
+  readonly latencySamples: number;
+  readonly hotEvents: number;
+}
+
+const sizes: Readonly<Record<string, Size>> = {
+  quick: {
+    runs: 3,
+    captureRows: 100_000,
+    drainRows: 50_000,
+    backlogRows: 1_000_000,
+    latencySamples: 300,
+    hotEvents: 2000,
+  },
+  full: {
+    runs: 5,
+    captureRows: 400_000,
+    drainRows: 200_000,
+    backlogRows: 1_000_000,
+    latencySamples: 2000,
+    hotEvents: 5000,
+  },
+};
+
+const say = (line: string): void => {
+  process.stderr.write(`bench: ${line}\n`);
+};
+
+async function repeat<T>(runs: number, label: string, one: () => Promise<T>): Promise<T[]> {
+  const results: T[] = [];
+  for (let run = 1; run <= runs; run += 1) {
+    const result = await one();
+    say(`${label}, run ${run}: ${JSON.stringify(result)}`);
+    results.push(result);
+  }
+  return results;
+}
+
+function finding(name: string, unit: string, runs: readonly number[], rest: Partial<Finding> = {}): Finding {
+  return { name, unit, runs, target: null, note: "", ...rest };
+}
+
+async function withStack<T>(
+  use: (stack: Stack) => Promise<T>,
+  options: Parameters<typeof Stack.start>[0] = {},
+): Promise<T> {
+  const stack = await Stack.start({ form: "bundle", ...options });
+  try {
+    await seedShop(stack.mariadb);
+    return await use(stack);
+  } finally {
+    await stack.stop();
+  }
+}
+
+function backlogNote(backlog: Backlog): string {
+  const bytes = Math.round(backlog.binlogBytes / backlog.rows);
+  return `${backlog.rows} rows in ${backlog.transactions} transactions, ${bytes} B of binlog a row`;
+}
+
+/** (a) Capture from a backlog to the synced spool. */
+function benchCapture(size: Size): Promise<Finding[]> {
+  return withStack(
+    async (stack) => {
+      const findings: Finding[] = [];
+      const loads = [
+        { name: "capture, single-row updates", write: writeSingleUpdates, target: 12_000 },
+        { name: "capture, mix with multi-row inserts", write: writeMix, target: 25_000 },
+      ];
+      for (const load of loads) {
+        const backlog = await load.write(stack.mariadb, size.captureRows);
+        const note = backlogNote(backlog);
+        say(`${load.name}: ${note}`);
+        const runs = await repeat(size.runs, load.name, () => captureRun(stack, backlog));
+        const rates = runs.map((run) => run.rowsPerSecond);
+        findings.push(finding(load.name, "rows/s", rates, { target: atLeast(load.target), note }));
+        findings.push(
+          finding(
+            `${load.name}: processor`,
+            "s/100,000 rows",
+            runs.map((run) => run.cpuSeconds),
+          ),
+        );
+        findings.push(
+          finding(
+            `${load.name}: anonymous`,
+            "MiB",
+            runs.map((run) => run.anonymousMib),
+            { target: under(150) },
+          ),
+        );
+      }
+      return findings;
+    },
+    { brokerless: true },
+  );
+}
+
+/** (b) Drain of a full spool beside a bare client, in turns. */
+function benchDrain(size: Size): Promise<Finding[]> {
+  return withStack(async (stack) => {
+    const backlog = await writeMix(stack.mariadb, size.drainRows);
+    let bodies: Awaited<ReturnType<typeof recordedBodies>> | null = null;
+    const pairs = await repeat(size.runs, "drain", async () => {
+      await captureRun(stack, backlog);
+      const events = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
+      const agent = await drainRun(stack);
+      await stack.agent.stop();
+      bodies ??= await recordedBodies(stack);
+      const bare = await bareClientRun(stack, bodies, events);
+      return { agent, bare, percent: (agent / bare) * 100 };
+    });
+    return [
+      finding(
+        "drain into daprd and Redis",
+        "events/s",
+        pairs.map((pair) => pair.agent),
+      ),
+      finding(
+        "the same by a bare client",
+        "events/s",
+        pairs.map((pair) => pair.bare),
+      ),
+      finding(
+        "drain against the bare client",
+        "%",
+        pairs.map((pair) => pair.percent),
+        { target: atLeast(90) },
+      ),
+    ];
+  });
+}
+
+/** (c) Memory with a large backlog, and how soon the first event is out of a full spool. */
+async function benchMemory(size: Size): Promise<Finding[]> {
+  const cgroup = makeMemoryCgroup(256);
+  try {
+    return await withStack(
+      async (stack) => {
+        const backlog = await writeMix(stack.mariadb, size.backlogRows);
+        say(`memory: ${backlogNote(backlog)}`);
+        const capture = await captureRun(stack, backlog);
+        const starts = await repeat(size.runs, "start on the backlog", () => backlogStartRun(stack, 5000));
+        const anonymous = [capture.anonymousMib, ...starts.map((start) => start.anonymousMib)];
+        const note = `${cgroup.description}; ${cgroup.killed() ? "KILLED by the limit" : "never killed"}`;
+        return [
+          finding("memory, anonymous, largest", "MiB", [Math.max(...anonymous)], { target: under(150) }),
+          // Page cache fills the group up to its limit; over it the kernel would have killed the agent.
+          finding("memory, cgroup peak", "MiB", [cgroup.killed() ? 1e6 : cgroup.peakMib()], {
+            target: under(256.5),
+            note,
+          }),
+          finding(
+            "first event out after the start",
+            "s",
+            starts.map((start) => start.firstOutSeconds),
+            {
+              target: under(1),
+              note: `${backlog.rows} rows of backlog`,
+            },
+          ),
+        ];
+      },
+      { cgroup },
+    );
+  } finally {
+    cgroup.remove();
+  }
+}
+
+/** (d) Idle commit-to-broker latency by the writer's clock. */
+function benchLatency(size: Size): Promise<Finding[]> {
+  return withStack(async (stack) => {
+    await stack.agent.start();
+    await stack.untilReading();
+    const runs = await repeat(size.runs, "latency", () => latencyRun(stack, size.latencySamples));
+    return [
+      finding(
+        "idle commit to broker, p50",
+        "ms",
+        runs.map((run) => run.p50),
+        { target: under(20) },
+      ),
+      finding(
+        "idle commit to broker, p99",
+        "ms",
+        runs.map((run) => run.p99),
+        { target: under(60) },
+      ),
+    ];
+  });
+}
+
+/** (e) One hot entity among many: its own figure, without a target. */
+function benchHot(size: Size): Promise<Finding[]> {
+  return withStack(async (stack) => {
+    await stack.agent.start({ DAPR_HTTP_ENDPOINT: nobody });
+    const runs = await repeat(size.runs, "hot entity", () => hotEntityRun(stack, size.hotEvents));
+    return [
+      finding(
+        "one hot order",
+        "events/s",
+        runs.map((run) => run.hotPerSecond),
+        { note: "one event at a time" },
+      ),
+      finding(
+        "others beside it",
+        "events/s",
+        runs.map((run) => run.othersPerSecond),
+      ),
+    ];
+  });
+}
+
+const benches = {
+  capture: benchCapture,
+  drain: benchDrain,
+  memory: benchMemory,
+  latency: benchLatency,
+  hot: benchHot,
+} satisfies Record<string, (size: Size) => Promise<Finding[]>>;
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { json: { type: "boolean" }, gate: { type: "boolean" }, only: { type: "string" } },
+  });
+  const size = sizes[positionals[0] ?? "quick"];
+  if (size === undefined) {
+    process.stderr.write("usage: bench.ts quick|full [--json] [--gate] [--only NAME,...]\n");
+    return 64;
+  }
+  const wanted = values.only?.split(",");
+  const machine = describeMachine();
+  const fsync = `fsync of 4 KiB p50 ${machine.fsyncMs.p50.toFixed(2)} ms, p99 ${machine.fsyncMs.p99.toFixed(2)} ms`;
+  const where = `${machine.cores} x ${machine.cpu}, ${machine.memoryGib} GiB, Linux ${machine.kernel}, Node ${machine.node}`;
+  say(`${where}; ${fsync}`);
+  const findings: Finding[] = [];
+  for (const [name, bench] of Object.entries(benches)) {
+    if (wanted === undefined || wanted.includes(name)) findings.push(...(await bench(size)));
+  }
+  const missed = findings.filter(isMissed);
+  if (values.json === true) {
+    const results = findings.map((one) => ({ ...one, median: median(one.runs), missed: isMissed(one) }));
+    console.log(JSON.stringify({ machine, findings: results }, null, 2));
+  } else {
+    console.log(`${where}\n${fsync}\n\n${findingsTable(findings)}\n`);
+    console.log(
+      missed.length === 0 ? "every target is met" : `MISSED: ${missed.map((one) => one.name).join("; ")}`,
+    );
+  }
+  return values.gate === true && missed.length > 0 ? 1 : 0;
+}
+
+process.exitCode = await main();

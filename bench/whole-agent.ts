@@ -1,0 +1,222 @@
+/**
+ * Measurements of the whole agent as a process, against real servers: capture from a backlog, drain
+ * of a full spool, memory, latency, one hot entity. Each gives one run; `bench.ts` repeats them.
+ */
+import { setTimeout as sleep } from "node:timers/promises";
+import { Pool } from "undici";
+import { MemorySampler } from "../test/e2e/memory.ts";
+import { nobody, type Stack } from "../test/e2e/stack.ts";
+import { entities } from "../test/oracle/entities.ts";
+import { allEntries } from "../test/oracle/history.ts";
+import { RedisConnection, type RedisReply } from "../test/servers/redis-connection.ts";
+import type { Backlog } from "./backlog.ts";
+import { percentiles, type Percentiles } from "./machine.ts";
+
+const offline = { DAPR_HTTP_ENDPOINT: nobody };
+const minutes = 60_000;
+
+interface Reading {
+  readonly atMs: number;
+  readonly value: number;
+}
+
+/** Polls a rising figure until it reaches the end; gives the first reading above zero and the last. */
+async function followUp(
+  read: () => Promise<number>,
+  end: number,
+  timeoutMs: number,
+): Promise<{ readonly first: Reading; readonly last: Reading }> {
+  const deadline = performance.now() + timeoutMs;
+  let first: Reading | null = null;
+  while (true) {
+    const reading = { value: await read(), atMs: performance.now() };
+    if (reading.value > 0) first ??= reading;
+    if (first !== null && reading.value >= end) return { first, last: reading };
+    if (reading.atMs > deadline) throw new Error(`only ${reading.value} of ${end} after ${timeoutMs} ms`);
+    await sleep(20);
+  }
+}
+
+function ratePerSecond({ first, last }: { readonly first: Reading; readonly last: Reading }): number {
+  return (last.value - first.value) / ((last.atMs - first.atMs) / 1000);
+}
+
+export interface CaptureRun {
+  readonly rowsPerSecond: number;
+  readonly anonymousMib: number;
+  /** Processor seconds of the agent per 100,000 row events. */
+  readonly cpuSeconds: number;
+}
+
+/** From an empty state at the backlog's start until its last row is durable; nobody takes events. */
+export async function captureRun(stack: Stack, backlog: Backlog): Promise<CaptureRun> {
+  await stack.agent.forget();
+  stack.agent.launch({ ...offline, START_POSITION: backlog.from });
+  const sampler = new MemorySampler(stack.agent.pid);
+  const read = async () => (await stack.agent.metric("edge_agent_rows_captured_total")) ?? 0;
+  const course = await followUp(read, backlog.rows, 10 * minutes);
+  const cpu = (await stack.agent.metric("process_cpu_seconds_total")) ?? Number.NaN;
+  return {
+    rowsPerSecond: ratePerSecond(course),
+    anonymousMib: sampler.stop(),
+    cpuSeconds: (cpu / backlog.rows) * 100_000,
+  };
+}
+
+/** Entries in all entity streams. */
+async function delivered(stack: Stack): Promise<number> {
+  let total = 0;
+  for (const { topic } of entities) total += await stack.broker.redis.streamLength(topic);
+  return total;
+}
+
+/** Empties the broker, so that the runs do not slow each other down. */
+async function emptyBroker(stack: Stack): Promise<void> {
+  await stack.broker.redis.command("FLUSHALL");
+  await sleep(300);
+}
+
+/** The agent, stopped on a full spool, is started with the real daprd; events/s until all arrived. */
+export async function drainRun(stack: Stack): Promise<number> {
+  const waiting = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
+  await stack.agent.stop();
+  await emptyBroker(stack);
+  stack.agent.launch();
+  return ratePerSecond(await followUp(() => delivered(stack), waiting, 10 * minutes));
+}
+
+/** What the broker holds, as bodies of bulk requests: ready, so that the client does nothing but send. */
+export async function recordedBodies(stack: Stack): Promise<ReadonlyMap<string, readonly Buffer[]>> {
+  const bodies = new Map<string, Buffer[]>();
+  for (const { topic } of entities) {
+    const made: Buffer[] = [];
+    let entries: string[] = [];
+    const cut = (): void => {
+      if (entries.length > 0) made.push(Buffer.from(`[${entries.join(",")}]`));
+      entries = [];
+    };
+    for await (const entry of allEntries(stack.broker.redis, topic)) {
+      const event = JSON.stringify(entry.fields["data"] ?? "");
+      entries.push(`{"entryId":"${entries.length}","contentType":"text/plain","event":${event}}`);
+      if (entries.length === 100) cut();
+    }
+    cut();
+    if (made.length > 0) bodies.set(topic, made);
+  }
+  return bodies;
+}
+
+async function sendAll(stack: Stack, pool: Pool, topic: string, bodies: readonly Buffer[]): Promise<void> {
+  const path = `/v1.0/publish/bulk/pubsub/${topic}?metadata.rawPayload=true`;
+  const headers = { "content-type": "application/json", "dapr-api-token": stack.broker.token };
+  for (const body of bodies) {
+    const answer = await pool.request({ method: "POST", path, headers, body });
+    await answer.body.dump();
+    if (answer.statusCode !== 204) throw new Error(`daprd answered ${answer.statusCode}`);
+  }
+}
+
+/** The same events by a bare undici client, topics side by side, a hundred in a request. */
+export async function bareClientRun(
+  stack: Stack,
+  bodies: ReadonlyMap<string, readonly Buffer[]>,
+  events: number,
+): Promise<number> {
+  await emptyBroker(stack);
+  const pool = new Pool(stack.broker.gateway.endpoint, { connections: bodies.size });
+  const sent = Promise.all([...bodies].map(([topic, parts]) => sendAll(stack, pool, topic, parts)));
+  const course = await followUp(() => delivered(stack), events, 10 * minutes);
+  await sent;
+  await pool.close();
+  return ratePerSecond(course);
+}
+
+export interface BacklogStart {
+  readonly firstOutSeconds: number;
+  readonly anonymousMib: number;
+}
+
+/** Start on a spool full of events, with a broker: how soon the first one is out, and how much memory. */
+export async function backlogStartRun(stack: Stack, drainForMs: number): Promise<BacklogStart> {
+  await stack.agent.stop();
+  await emptyBroker(stack);
+  const started = performance.now();
+  stack.agent.launch();
+  const sampler = new MemorySampler(stack.agent.pid);
+  let firstOutSeconds = Number.NaN;
+  while (Number.isNaN(firstOutSeconds)) {
+    if ((await delivered(stack)) > 0) firstOutSeconds = (performance.now() - started) / 1000;
+    else if (performance.now() - started > minutes) throw new Error("no event came out within a minute");
+    else await sleep(5);
+  }
+  await sleep(drainForMs);
+  return { firstOutSeconds, anonymousMib: sampler.stop() };
+}
+
+function hasText(reply: RedisReply, text: string): boolean {
+  return Array.isArray(reply)
+    ? reply.some((part) => hasText(part, text))
+    : typeof reply === "string" && reply.includes(text);
+}
+
+/** Idle: single commits with pauses; from before COMMIT to the arrival at a reader of the stream. */
+export async function latencyRun(stack: Stack, samples: number): Promise<Percentiles> {
+  const topic = "migration.customer.changed";
+  const writer = await stack.mariadb.connection({ database: stack.identity.database });
+  const reader = await RedisConnection.open(stack.broker.redis.port, () => undefined);
+  const measured: number[] = [];
+  try {
+    for (let sample = 0; sample < samples + 20; sample += 1) {
+      const mark = `idle-${sample}-${process.pid}`;
+      await writer.query("START TRANSACTION");
+      await writer.query("UPDATE customer_entity SET firstname = ? WHERE entity_id = ?", [
+        mark,
+        (sample % 500) + 1,
+      ]);
+      const arrival = reader.command(["XREAD", "BLOCK", "10000", "STREAMS", topic, "$"]);
+      await sleep(2);
+      const committed = performance.now();
+      await writer.query("COMMIT");
+      const reply = await arrival;
+      const seconds = performance.now() - committed;
+      if (!hasText(reply, mark)) throw new Error("another event than the one that was written arrived");
+      // The first ones warm up connections and code.
+      if (sample >= 20) measured.push(seconds);
+      await sleep(20 + (sample % 30));
+    }
+  } finally {
+    reader.close();
+    await writer.end();
+  }
+  return percentiles(measured);
+}
+
+export interface HotRun {
+  readonly hotPerSecond: number;
+  readonly othersPerSecond: number;
+}
+
+/** One order changes again and again among many others: what each side reaches while draining. */
+export async function hotEntityRun(stack: Stack, hotEvents: number): Promise<HotRun> {
+  const others = hotEvents * 5;
+  await stack.agent.stop();
+  await stack.agent.forget();
+  await emptyBroker(stack);
+  await stack.agent.start(offline);
+  await stack.untilReading();
+  await stack.mariadb.query(
+    `BEGIN NOT ATOMIC DECLARE i INT DEFAULT 0; WHILE i < ${hotEvents} DO SET i = i + 1;
+     UPDATE magento_db.sales_order SET total_paid = i WHERE entity_id = 1;
+     UPDATE magento_db.customer_entity SET middlename = CONCAT('h', i) WHERE entity_id BETWEEN (i MOD 900) * 5 + 1 AND (i MOD 900) * 5 + 5;
+     END WHILE; END`,
+  );
+  await stack.untilSpooled(hotEvents + others, 2 * minutes);
+  await stack.agent.stop();
+  stack.agent.launch();
+  const { redis } = stack.broker;
+  const [hot, rest] = await Promise.all([
+    followUp(() => redis.streamLength("migration.order.changed"), hotEvents, 10 * minutes),
+    followUp(() => redis.streamLength("migration.customer.changed"), others, 10 * minutes),
+  ]);
+  return { hotPerSecond: ratePerSecond(hot), othersPerSecond: ratePerSecond(rest) };
+}
