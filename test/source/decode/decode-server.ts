@@ -32,6 +32,11 @@ export class DecodeServer {
     return rows;
   }
 
+  /** Magento's tables, in the test's database. */
+  loadMagento(): Promise<void> {
+    return this.#server.loadMagento({ database: "decode" });
+  }
+
   events(): RawEvent[] {
     return readBinlogs(this.#server.binlogDir);
   }
