@@ -120,7 +120,8 @@ export function errorsPage(): string {
 
 const exitTexts: Readonly<Record<number, string>> = {
   0: "stopped as asked, or the command succeeded",
-  1: "`check` or `status` found faults",
+  1: "`check` found faults, or `status --wait-healthy` waited in vain",
+  2: "`status`: the agent runs, and something is unhealthy",
   64: "the command line is wrong; systemd does not restart",
   69: "no agent is running",
   70: "a bug; systemd restarts",

@@ -79,14 +79,11 @@ export class Observer implements CaptureObserver, SourceObserver, SpoolObserver,
 
   connected(): void {
     this.#metrics.counter("edge_agent_source_connects_total").inc();
-    this.#repeats.recovered("source", "the binlog is read again");
   }
 
   disconnected(code: string): void {
+    // The source itself logs why, and when it goes on.
     this.#metrics.counter("edge_agent_source_disconnects_total").inc({ code });
-    this.#repeats.failed("source", "the connection to the binlog ended; the agent reconnects by itself", {
-      code,
-    });
   }
 
   bytesRead(bytes: number): void {

@@ -1,0 +1,245 @@
+/**
+ * Puts the rooms together for `run`: opens the state, checks it against the settings, makes source,
+ * transform, forwarder and the listeners, and knows the order in which all of it ends.
+ *
+ * Start: spool -> source (first connection) -> listeners -> READY -> both loops.
+ * End: stop capture -> drain forward -> close what listens -> close the spool.
+ */
+import { CaptureRounds } from "./capture-rounds.ts";
+import { Capture } from "./capture.ts";
+import type { Checkpoint, OutboundEvent } from "./change.ts";
+import { buildInfo } from "./commands/build-info.ts";
+import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
+import type { Settings } from "./config/settings-table.ts";
+import { Completeness } from "./forward/completeness.ts";
+import { DaprClient } from "./forward/dapr-client.ts";
+import { Forwarder } from "./forward/forwarder.ts";
+import { FactGatherer } from "./gather-facts.ts";
+import type { Clock, Log } from "./kernel/service.ts";
+import { Metrics } from "./observe/metrics.ts";
+import { Observer } from "./observe/observer.ts";
+import type { HeartbeatFacts } from "./ports.ts";
+import { type BinlogSource, createBinlogSource } from "./source/binlog-source.ts";
+import type { SourceSettings } from "./source/settings.ts";
+import { Spool } from "./spool/spool.ts";
+import { guardIdentity, planSchemas, readSchemas, type SchemaPlan } from "./state-guard.ts";
+import type { Mapping } from "./transform/mapping.ts";
+import { createTransform, type Transform } from "./transform/transform.ts";
+
+/** Largest payload of one event: Dapr's 4 MiB for a whole body, less what stands around an event. */
+export const EVENT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024;
+
+const HEARTBEAT_MS = 10_000;
+
+export interface AgentParts {
+  readonly settings: Settings;
+  readonly mapping: Mapping;
+  readonly stateDir: string;
+  readonly limits: DiskLimits;
+  readonly log: Log;
+  readonly clock: Clock;
+}
+
+/** The rooms of one running agent. Everything in it is open; whoever made it closes it. */
+export interface Agent {
+  readonly spool: Spool;
+  readonly source: BinlogSource;
+  readonly transform: Transform;
+  readonly capture: CaptureRounds;
+  readonly forwarder: Forwarder;
+  readonly client: DaprClient;
+  readonly observer: Observer;
+  readonly metrics: Metrics;
+  readonly facts: FactGatherer;
+  readonly schemas: SchemaPlan;
+  readonly instance: string;
+  /** Set once it is ready; from then on the process stays up. */
+  ready: boolean;
+}
+
+/** Opens the state and makes the rooms. Closes the spool again when one of them refuses. */
+export async function assembleAgent(parts: AgentParts): Promise<Agent> {
+  const { settings, log, clock } = parts;
+  const startedAtMs = clock.wallMs();
+  // The metrics ask the facts, and the facts come from rooms that report to the metrics.
+  const late: { facts: FactGatherer | null } = { facts: null };
+  const metrics = new Metrics(() => {
+    if (late.facts === null) throw new Error("the agent is not assembled yet");
+    return late.facts.gather();
+  });
+  const observer = new Observer(metrics, log, clock);
+  const spool = await Spool.open({
+    stateDir: parts.stateDir,
+    limits: { bytesMax: parts.limits.spoolBytesMax, diskFreeMin: parts.limits.diskFreeMinBytes },
+    syncMinMs: settings.spoolSyncMinMs,
+    quarantineKeepDays: settings.quarantineKeepDays,
+    observer,
+    log,
+    clock,
+  });
+  try {
+    const agent = await makeRooms({ parts, spool, observer, metrics, startedAtMs });
+    late.facts = agent.facts;
+    return agent;
+  } catch (error) {
+    await spool.close();
+    throw error;
+  }
+}
+
+interface Opened {
+  readonly parts: AgentParts;
+  readonly spool: Spool;
+  readonly observer: Observer;
+  readonly metrics: Metrics;
+  readonly startedAtMs: number;
+}
+
+async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opened): Promise<Agent> {
+  const { settings, mapping, log, clock } = parts;
+  const instance = await guardIdentity(spool.meta, settings);
+  const schemas = planSchemas(await readSchemas(spool.meta), mapping, settings.fieldHashKey.read());
+  const transform = makeTransform(settings, mapping, { instance, schemaVersions: schemas.versions });
+  const source = createBinlogSource({
+    settings: sourceSettings(settings),
+    tables: transform.tables,
+    observer,
+    log,
+    clock,
+  });
+  const completeness = new Completeness();
+  const atStart = spool.checkpoint();
+  if (atStart !== null) completeness.appended(atStart, spool.queues());
+  const onDurable = (checkpoint: Checkpoint): void => completeness.appended(checkpoint, spool.queues());
+  const capture = new CaptureRounds({
+    newCapture: () => new Capture({ source, encoder: transform, spool, observer, clock, onDurable }),
+    sourceStatus: () => source.status(),
+    clock,
+    log,
+  });
+  const client = new DaprClient(daprSettings(settings), clock);
+  const forwarder = new Forwarder(
+    { reader: spool, publisher: client, encoder: transform.control, observer, clock },
+    {
+      batchSize: settings.batchSize,
+      syncIntervalMs: settings.syncIntervalMs,
+      maxRetries: settings.maxRetries,
+      quarantineMax: settings.quarantineMax,
+      quarantinedAtStart: spool.quarantined.count,
+      rateMax: settings.forwardRateMax,
+      heartbeat: { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) },
+    },
+  );
+  const agent: Agent = {
+    spool,
+    source,
+    transform,
+    capture,
+    forwarder,
+    client,
+    observer,
+    metrics,
+    schemas,
+    instance,
+    ready: false,
+    facts: new FactGatherer({
+      identity: {
+        version: buildInfo.version,
+        shop: settings.shopName,
+        database: settings.dbName,
+        instance,
+        startedAtMs,
+      },
+      source: capture,
+      spool,
+      observer,
+      nowMs: () => clock.wallMs(),
+      ready: () => agent.ready,
+    }),
+  };
+  return agent;
+}
+
+export function makeTransform(
+  settings: Settings,
+  mapping: Mapping,
+  state: { readonly instance: string; readonly schemaVersions: Readonly<Record<string, number>> },
+): Transform {
+  return createTransform({
+    mapping,
+    shop: settings.shopName,
+    database: settings.dbName,
+    namespace: settings.identityNamespace,
+    pubsub: settings.daprPubsub,
+    instance: state.instance,
+    schemaVersions: state.schemaVersions,
+    fieldHashKey: settings.fieldHashKey.read(),
+    maxEventBytes: EVENT_BYTES_MAX,
+  });
+}
+
+export function sourceSettings(settings: Settings): SourceSettings {
+  const address = databaseAddress(settings);
+  const start = settings.startPosition;
+  return {
+    host: address.kind === "tcp" ? address.host : "127.0.0.1",
+    port: address.kind === "tcp" ? address.port : 3306,
+    socketPath: address.kind === "socket" ? address.path : null,
+    user: settings.dbUser,
+    password: () => settings.dbPassword.read() ?? "",
+    database: settings.dbName,
+    tablePrefix: settings.tablePrefix ?? "",
+    serverId: databaseServerId(settings),
+    tls: settings.dbTls,
+    tlsCa: settings.dbTlsCa,
+    startPosition:
+      start === null ? null : start.kind === "gtid" ? start.gtidSet : `${start.file}:${start.position}`,
+  };
+}
+
+export function daprSettings(settings: Settings): ConstructorParameters<typeof DaprClient>[0] {
+  return {
+    endpoint: settings.daprEndpoint,
+    pubsub: settings.daprPubsub,
+    token: () => settings.daprApiToken.read(),
+    tls: { ca: settings.daprTlsCa, cert: settings.daprTlsCert, key: settings.daprTlsKey },
+    httpsProxy: settings.httpsProxy,
+    noProxy: settings.noProxy,
+  };
+}
+
+function heartbeatFacts(
+  spool: Spool,
+  completeness: Completeness,
+): Omit<HeartbeatFacts, "held" | "quarantined" | "nowMs"> {
+  const { events, bytes } = spool.stats();
+  return {
+    epoch: spool.checkpoint()?.epoch ?? 0,
+    ...completeness.upTo(spool.queues()),
+    backlogEvents: events,
+    backlogBytes: bytes,
+  };
+}
+
+/**
+ * Tells consumers of entities whose mapping changed, and only then remembers it: after a crash in
+ * between the same announcement, with the same id, is made again. Before the first checkpoint
+ * nobody has events of the old mapping, so there is nothing to tell.
+ */
+export async function announceSchemas(agent: Agent, parts: AgentParts, signal: AbortSignal): Promise<void> {
+  const checkpoint: Checkpoint | null = agent.spool.checkpoint();
+  const { changes, record } = agent.schemas;
+  if (checkpoint !== null && changes.length > 0) {
+    const events: OutboundEvent[] = changes.map((change) =>
+      agent.transform.schemaChanged({ ...change, epoch: checkpoint.epoch, nowMs: parts.clock.wallMs() }),
+    );
+    await agent.spool.append({ events, checkpoint }, signal);
+    for (const { entity, schemaVersion } of changes) {
+      parts.log.notice("the mapping of an entity changed; what was sent before has the old form", {
+        entity,
+        schema_version: schemaVersion,
+      });
+    }
+  }
+  await agent.spool.meta.put("schemas", record);
+}

@@ -1,0 +1,87 @@
+/**
+ * Keeps capture going for as long as the process lives. What only an operator can mend (the position
+ * is gone, an event cannot be read) stops capture before its position moves, and nothing else: the
+ * spool goes on to be forwarded, health says why, and capture is tried again every minute, so that
+ * a mended server needs no restart.
+ */
+import type { Capture } from "./capture.ts";
+import { AgentError } from "./kernel/errors.ts";
+import type { Clock, Log } from "./kernel/service.ts";
+import type { SourceStatus } from "./ports.ts";
+
+const TRY_AGAIN_MS = 60_000;
+
+const survivable: ReadonlySet<string> = new Set([
+  "POSITION_LOST",
+  "SOURCE_AUTH",
+  "SOURCE_RIGHTS",
+  "SOURCE_UNREACHABLE",
+  "SOURCE_UNREADABLE",
+  "SOURCE_UNSUITABLE",
+  "SCHEMA_UNKNOWN",
+  "SERVER_ID_TAKEN",
+]);
+
+export interface CaptureRoundsParts {
+  /** A new loop on the spool's checkpoint; each runs once. */
+  readonly newCapture: () => Capture;
+  readonly sourceStatus: () => SourceStatus;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly tryAgainMs?: number;
+}
+
+export class CaptureRounds {
+  readonly #parts: CaptureRoundsParts;
+  #capture: Capture | null = null;
+  #halted: string | null = null;
+
+  constructor(parts: CaptureRoundsParts) {
+    this.#parts = parts;
+  }
+
+  /** Monotonic time at which the loop last came round. */
+  get lastProgressMs(): number {
+    return this.#capture?.lastProgressMs ?? this.#parts.clock.monotonicMs();
+  }
+
+  /** The source's status; while capture is halted, why. */
+  status(): SourceStatus {
+    const status = this.#parts.sourceStatus();
+    return this.#halted === null || status.state === "streaming"
+      ? status
+      : { ...status, state: "waiting", reason: this.#halted };
+  }
+
+  /** Resolves when the signal aborts; rejects with what the process cannot survive. */
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, log } = this.#parts;
+    while (!signal.aborted) {
+      const capture = this.#parts.newCapture();
+      this.#capture = capture;
+      const stop = (): void => void capture.stop();
+      signal.addEventListener("abort", stop, { once: true });
+      try {
+        await capture.run();
+        return;
+      } catch (error) {
+        if (signal.aborted) return;
+        if (!(error instanceof AgentError) || !survivable.has(error.code)) throw error;
+        this.#halted = `${error.code}: ${error.message}`;
+        log.error("capture has stopped before its position moved; it is tried again every minute", {
+          code: error.code,
+          reason: error.message,
+          hint: error.hint,
+        });
+      } finally {
+        signal.removeEventListener("abort", stop);
+      }
+      await clock.sleep(this.#parts.tryAgainMs ?? TRY_AGAIN_MS, signal);
+    }
+  }
+
+  /** Resolves when the append under way is durable. */
+  async stop(): Promise<void> {
+    await this.#capture?.stop();
+  }
+}

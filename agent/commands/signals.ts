@@ -1,0 +1,40 @@
+/** SIGTERM and SIGINT stop in order; the second one ends at once. SIGHUP is answered honestly. */
+import type { Log } from "../kernel/service.ts";
+
+export interface Signals {
+  /** Aborts with the first signal that asks to stop. */
+  readonly stop: AbortSignal;
+  /** Takes the listeners away again. */
+  release(): void;
+}
+
+/** Exit code of a process that was told twice: what is durable stays, what was under way is sent again. */
+const ENDED_AT_ONCE = 75;
+
+export function catchSignals(log: Log): Signals {
+  const stopping = new AbortController();
+  const onStop = (signal: NodeJS.Signals): void => {
+    if (stopping.signal.aborted) {
+      log.warn("the second signal ends the agent at once", { signal });
+      process.exit(ENDED_AT_ONCE);
+    }
+    log.notice("stopping: what is under way is finished", { signal });
+    stopping.abort();
+  };
+  const onHangup = (): void => {
+    log.notice(
+      "SIGHUP: this version reads its settings and mapping at start only; restart it to take up a change",
+    );
+  };
+  process.on("SIGTERM", onStop);
+  process.on("SIGINT", onStop);
+  process.on("SIGHUP", onHangup);
+  return {
+    stop: stopping.signal,
+    release: () => {
+      process.off("SIGTERM", onStop);
+      process.off("SIGINT", onStop);
+      process.off("SIGHUP", onHangup);
+    },
+  };
+}

@@ -1,0 +1,98 @@
+/** What the agent answers to `status`, and the screen made from it. */
+import { formatBytes } from "../config/value-kinds.ts";
+import type { AgentFacts, HeldTopic, PositionFacts, SpoolFacts } from "../observe/facts.ts";
+import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
+import type { Liveness } from "../observe/liveness.ts";
+import type { SourceStatus } from "../ports.ts";
+
+export interface StatusReport {
+  readonly schema: "magento-edge-agent/status/1";
+  readonly timestamp: string;
+  readonly version: string;
+  readonly uptimeSeconds: number;
+  readonly shop: string;
+  readonly database: string;
+  readonly instance: string;
+  readonly ready: boolean;
+  readonly source: SourceStatus;
+  readonly position: PositionFacts | null;
+  readonly spool: SpoolFacts | null;
+  readonly queues: ReadonlyArray<{
+    readonly queue: string;
+    readonly waiting: number;
+    readonly oldestSeconds: number;
+  }>;
+  readonly held: readonly HeldTopic[];
+  readonly intakeClosed: AgentFacts["intakeClosed"];
+  readonly lagSeconds: Readonly<Record<string, number>>;
+  readonly accepted: AgentFacts["accepted"];
+  readonly health: HealthReport;
+  readonly loops: Liveness;
+}
+
+export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthLimits): StatusReport {
+  const { nowMs } = facts;
+  return {
+    schema: "magento-edge-agent/status/1",
+    timestamp: new Date(nowMs).toISOString(),
+    version: facts.version,
+    uptimeSeconds: Math.round((nowMs - facts.startedAtMs) / 1000),
+    shop: facts.shop,
+    database: facts.database,
+    instance: facts.instance,
+    ready: facts.ready,
+    source: facts.source,
+    position: facts.position,
+    spool: facts.spool,
+    queues: facts.heads.map((head) => ({
+      queue: head.queue,
+      waiting: head.waiting,
+      oldestSeconds: (nowMs - head.capturedAtMs) / 1000,
+    })),
+    held: facts.held,
+    intakeClosed: facts.intakeClosed,
+    lagSeconds: Object.fromEntries(facts.lagSeconds),
+    accepted: facts.accepted,
+    health: computeHealth(facts, limits),
+    loops,
+  };
+}
+
+/** Enough of a check that another version's answer is not misread. */
+export function isStatusReport(value: unknown): value is StatusReport {
+  return (
+    typeof value === "object" &&
+    value !== null &&
+    "schema" in value &&
+    value.schema === "magento-edge-agent/status/1"
+  );
+}
+
+export function statusScreen(report: StatusReport): string {
+  const { source, position, spool } = report;
+  const lines = [
+    `magento-edge-agent ${report.version}: ${report.ready ? report.health.status : "starting"}, up ${ageText(report.uptimeSeconds * 1000)}`,
+    `  shop       ${report.shop}, database ${report.database}, instance ${report.instance}`,
+    `  source     ${source.state}${source.reason === null ? "" : `: ${source.reason}`}${source.server === null ? "" : ` (${source.server})`}`,
+    `  position   ${position === null ? "none yet" : `${position.file}:${position.position}${position.gtidSet === null ? "" : `, GTID ${position.gtidSet}`}`}`,
+  ];
+  if (spool !== null) {
+    lines.push(
+      `  spool      ${spool.events} events wait, ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)}`,
+      `  disk       ${formatBytes(spool.freeBytes)} free, ${formatBytes(spool.freeMinBytes)} are left to others`,
+    );
+    if (spool.quarantined > 0) lines.push(`  quarantine ${spool.quarantined} events`);
+  }
+  lines.push(`  accepted   ${report.accepted.events} events since the start`);
+  for (const { queue, waiting, oldestSeconds } of report.queues) {
+    if (waiting > 0)
+      lines.push(`  waits      ${queue}: ${waiting} events, the oldest for ${ageText(oldestSeconds * 1000)}`);
+  }
+  for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
+  if (report.intakeClosed !== null) lines.push(`  intake     closed: ${report.intakeClosed.message}`);
+  lines.push("  checks");
+  for (const [name, check] of Object.entries(report.health.checks)) {
+    lines.push(`    ${check.status === "healthy" ? "ok " : "BAD"} ${name.padEnd(17)} ${check.message}`);
+  }
+  return `${lines.join("\n")}\n`;
+}

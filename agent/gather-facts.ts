@@ -1,0 +1,92 @@
+/**
+ * Asks the rooms what they know, for metrics, health and status. Cheap enough for every scrape: all
+ * but the head of each queue comes from memory, and a head is read once.
+ */
+import type { Checkpoint } from "./change.ts";
+import type { AgentFacts, QueueHead } from "./observe/facts.ts";
+import type { Observer } from "./observe/observer.ts";
+import type { ChangeSource, QueueReader, SpoolStats } from "./ports.ts";
+
+export interface Identity {
+  readonly version: string;
+  readonly shop: string;
+  readonly database: string;
+  readonly instance: string;
+  readonly startedAtMs: number;
+}
+
+export interface FactSources {
+  readonly identity: Identity;
+  readonly source: Pick<ChangeSource, "status">;
+  readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
+  readonly observer: Observer;
+  readonly nowMs: () => number;
+  readonly ready: () => boolean;
+}
+
+export class FactGatherer {
+  readonly #sources: FactSources;
+  /** The head last read of each queue, with its number. */
+  readonly #heads = new Map<string, { readonly seq: number; readonly head: QueueHead }>();
+
+  constructor(sources: FactSources) {
+    this.#sources = sources;
+  }
+
+  async gather(): Promise<AgentFacts> {
+    const { identity, source, spool, observer } = this.#sources;
+    const heads = await this.#readHeads();
+    const nowMs = this.#sources.nowMs();
+    const stats = spool.stats();
+    const checkpoint = spool.checkpoint();
+    return {
+      ...identity,
+      nowMs,
+      ready: this.#sources.ready(),
+      source: source.status(),
+      position: checkpoint === null ? null : positionOf(checkpoint),
+      spool: {
+        events: stats.events,
+        bytes: stats.directoryBytes,
+        bytesMax: stats.bytesMax,
+        freeBytes: stats.freeBytes,
+        freeMinBytes: stats.diskFreeMin,
+        quarantined: stats.quarantined,
+      },
+      heads,
+      held: observer.heldTopics,
+      intakeClosed: observer.closedIntake,
+      lagSeconds: observer.lagSeconds(heads, nowMs),
+      accepted: observer.acceptance,
+    };
+  }
+
+  async #readHeads(): Promise<QueueHead[]> {
+    const heads: QueueHead[] = [];
+    for (const { queue } of this.#sources.spool.queues()) {
+      const head = await this.#readHead(queue);
+      if (head !== null) heads.push(head);
+    }
+    return heads;
+  }
+
+  async #readHead(name: string): Promise<QueueHead | null> {
+    const { spool } = this.#sources;
+    const state = spool.queues().find((one) => one.queue === name);
+    if (state === undefined || state.acked === state.last) return null;
+    const waiting = state.last - state.acked;
+    const known = this.#heads.get(name);
+    if (known?.seq === state.acked + 1) return { ...known.head, waiting };
+    // A damaged head is the forwarder's to report; the facts only lack it.
+    const [event] = await spool.read(name, state.acked, { maxEvents: 1, maxBytes: 1 }).catch(() => []);
+    if (event === undefined) return null;
+    const { table, op, commitTimeMs, capturedAtMs, seq } = event;
+    const head: QueueHead = { queue: name, table, op, commitTimeMs, capturedAtMs, waiting };
+    this.#heads.set(name, { seq, head });
+    return head;
+  }
+}
+
+function positionOf({ file, position, gtidSet, epoch }: Checkpoint): NonNullable<AgentFacts["position"]> {
+  return { file, position, gtidSet, epoch };
+}
