@@ -170,7 +170,9 @@ export class AgentProcess {
     while (!(await holds())) {
       const ended = !this.running();
       if (ended || performance.now() > deadline) {
-        const why = ended ? "the agent has ended" : `not in ${timeoutMs} ms`;
+        const why = ended
+          ? "the agent has ended"
+          : `not in ${timeoutMs} ms\n${(await this.command("status")).output}`;
         throw new Error(`waiting until ${what}: ${why}; its log ends:\n${this.log().slice(-3000)}`);
       }
       await sleep(pollMs);

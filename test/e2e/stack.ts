@@ -111,11 +111,11 @@ export class Stack {
   }
 
   /** Writes one more row into each table and waits until all of them were delivered and nothing waits. */
-  async drain(timeoutMs = 120_000): Promise<void> {
+  async drain(timeoutMs = 60_000): Promise<void> {
     const marks = await this.#mark();
     const missing = new Map(marks);
     await this.agent.until(
-      `the last row of each table was delivered (missing: ${[...missing.keys()].join(", ")})`,
+      `the last row of each table was delivered and nothing waits`,
       async () => {
         for (const [topic, words] of missing) if (await this.#stands(topic, words)) missing.delete(topic);
         return missing.size === 0 && (await this.agent.metric("edge_agent_spool_events")) === 0;
@@ -139,11 +139,13 @@ export class Stack {
       const sql = `INSERT INTO ${table(spec.table)} SET ${key} = ${number}`;
       if (spec.entity === "stock") {
         marks.set(spec.topic, `"magento_id":"${number}:9"`);
-        await this.mariadb.query(`INSERT INTO ${table(spec.table)} SET product_id = ${number}, stock_id = 9`);
+        await this.mariadb.query(
+          `INSERT INTO ${table(spec.table)} SET item_id = ${number}, product_id = ${number}, stock_id = 9`,
+        );
       } else if (spec.entity === "source-item") {
         marks.set(spec.topic, `"magento_id":"marker:${name}"`);
         await this.mariadb.query(
-          `INSERT INTO ${table(spec.table)} SET source_code = 'marker', sku = '${name}'`,
+          `INSERT INTO ${table(spec.table)} SET source_item_id = ${number}, source_code = 'marker', sku = '${name}'`,
         );
       } else if (spec.entity === "coupon")
         await this.mariadb.query(`${sql}, code = '${name}', rule_id = ${number}`);

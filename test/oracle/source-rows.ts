@@ -126,7 +126,8 @@ function addField(
     return;
   }
   const name = `${identity.shop}/${field.references}:${value}`;
-  fields[field.field] = value === null ? null : uuidV5(identity.namespace, name);
+  // Magento writes 0 where nothing is referred to; no entity has that key.
+  fields[field.field] = value === null || value === 0 ? null : uuidV5(identity.namespace, name);
   fields[`magento_${field.field}`] = value;
 }
 
