@@ -1,9 +1,9 @@
 import assert from "node:assert/strict";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { removeDirectory, throwAwayDirectory } from "../servers/directories.ts";
 import { Applier } from "../../cluster/consumer/applier.ts";
 import { gatewayConfigFile, writeClusterFiles } from "../servers/cluster-files.ts";
 import { startConsumerServer } from "../servers/consumer.ts";
@@ -24,7 +24,7 @@ let gateway: DaprdServer;
 let directory: string;
 
 before(async () => {
-  directory = mkdtempSync(join(tmpdir(), "mea-consumer-test-"));
+  directory = throwAwayDirectory("consumer-test");
   redis = await startRedis();
   gateway = await startDaprd({
     resourcesDir: writeClusterFiles(join(directory, "gateway"), { redisPort: redis.port, role: "gateway" }),
@@ -36,7 +36,7 @@ before(async () => {
 after(async () => {
   await gateway.stop();
   await redis.stop();
-  rmSync(directory, { recursive: true, force: true });
+  removeDirectory(directory);
 });
 
 async function publish(topic: string, events: readonly CloudEvent[]): Promise<void> {
@@ -129,5 +129,47 @@ test("retries a handler that fails as the Resiliency says, then sends the event 
     assert.equal((await redis.streamLength("migration.dlq")) >= 1, true);
   } finally {
     await failing.stop();
+  }
+});
+
+test("an outage of the consumer's database loses nothing and makes no dead letter", async () => {
+  const db = join(directory, "outage.sqlite");
+  const consumer = await startConsumerServer({
+    redisPort: redis.port,
+    db,
+    daprdArgs: [
+      "--enable-app-health-check",
+      "--app-health-check-path=/healthz",
+      "--app-health-probe-interval=1",
+      "--app-health-threshold=1",
+    ],
+    // With the real pauses the retries alone would bridge these seconds.
+    retryMaxInterval: "50ms",
+    // Deliveries that the outage cut off come back after the first of these.
+    componentMetadata: { processingTimeout: "5s", redeliverInterval: "1s" },
+  });
+  try {
+    const atStart = await consumer.statistics();
+    const event = (n: number): CloudEvent =>
+      entityCloudEvent({ entity: "address", op: "c", key: n, n, fields: { city: "Calder" } });
+    const events = Array.from({ length: 200 }, (_, index) => event(index + 1));
+    await publish("migration.address.changed", events.slice(0, 100));
+    await until(
+      "the first hundred",
+      async () => (await consumer.statistics()).entities["address"]?.live === 100,
+    );
+    // Another process that holds SQLite's write lock longer than the consumer waits for it.
+    const other = new DatabaseSync(db);
+    other.exec("BEGIN IMMEDIATE");
+    await publish("migration.address.changed", events.slice(100, 110));
+    await sleep(8_000);
+    await publish("migration.address.changed", events.slice(110));
+    await sleep(2_000);
+    other.exec("ROLLBACK");
+    other.close();
+    await until("the rest", async () => (await consumer.statistics()).entities["address"]?.live === 200);
+    assert.equal((await consumer.statistics()).deadLetters, atStart.deadLetters);
+  } finally {
+    await consumer.stop();
   }
 });

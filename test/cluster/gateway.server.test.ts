@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
-import { readFileSync, readdirSync, mkdtempSync, rmSync } from "node:fs";
+import { readFileSync, readdirSync } from "node:fs";
 import { connect, type IncomingHttpHeaders } from "node:http2";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
 import { parse } from "yaml";
+import { removeDirectory, throwAwayDirectory } from "../servers/directories.ts";
 import { gatewayConfigFile, writeClusterFiles } from "../servers/cluster-files.ts";
 import { startDaprd, type DaprdServer } from "../servers/daprd.ts";
 import { startRedis, type RedisServer } from "../servers/redis.ts";
@@ -18,7 +18,7 @@ let daprd: DaprdServer;
 let directory: string;
 
 before(async () => {
-  directory = mkdtempSync(join(tmpdir(), "mea-gateway-test-"));
+  directory = throwAwayDirectory("gateway-test");
   redis = await startRedis();
   daprd = await startDaprd({
     resourcesDir: writeClusterFiles(directory, { redisPort: redis.port, role: "gateway" }),
@@ -30,7 +30,7 @@ before(async () => {
 after(async () => {
   await daprd.stop();
   await redis.stop();
-  rmSync(directory, { recursive: true, force: true });
+  removeDirectory(directory);
 });
 
 interface Answer {
@@ -193,4 +193,20 @@ test("the files of the cluster name the same topics, routes, namespace and app i
   assert.equal(subscribed.length, 12);
   assert.equal(consumer, "migration-consumer=migration.dlq");
   assert.ok(component.scopes.includes("edge-gateway") && component.scopes.includes("migration-consumer"));
+});
+
+test("a delivery is taken for lost only after all its retries", () => {
+  const component = parse(readFileSync(join(cluster, "components", "pubsub-redis.yaml"), "utf8"));
+  const resiliency = parse(readFileSync(join(cluster, "resiliency", "migration-inbound.yaml"), "utf8"));
+  const seconds = (text: unknown): number => Number(/^(\d+)s$/.exec(String(text))?.[1]);
+  const { maxInterval, maxRetries } = resiliency.spec.policies.retries.deliveries;
+  // Dapr starts at half a second, grows by half, and spreads each pause by up to a half.
+  let totalSeconds = 0;
+  for (let pause = 0.5, retry = 0; retry < maxRetries; retry += 1, pause *= 1.5) {
+    totalSeconds += 1.5 * Math.min(pause, seconds(maxInterval));
+  }
+  const { value } = component.spec.metadata.find(
+    (entry: { name: string }) => entry.name === "processingTimeout",
+  );
+  assert.ok(seconds(value) > totalSeconds * 1.2, `${value} against ${totalSeconds} s of retries`);
 });

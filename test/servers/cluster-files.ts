@@ -13,6 +13,8 @@ export interface ClusterFilesOptions {
   readonly role: "gateway" | "consumer";
   /** Shortens the pauses between the consumer's retries; their number stays. */
   readonly retryMaxInterval?: string;
+  /** Sets metadata of the component, such as processingTimeout. */
+  readonly componentMetadata?: Readonly<Record<string, string>>;
   /** Topics that a test adds to what the gateway may publish. */
   readonly moreTopics?: readonly string[];
 }
@@ -55,6 +57,8 @@ function componentMetadata(entries: unknown, options: ClusterFilesOptions): Reco
       const more = (options.moreTopics ?? []).map((topic) => `,${topic}`).join("");
       item["value"] = String(item["value"]).replace(";", `${more};`);
     }
+    const set = options.componentMetadata?.[String(item["name"])];
+    if (set !== undefined) item["value"] = set;
     adapted.push(item);
   }
   return adapted;

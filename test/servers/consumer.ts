@@ -1,6 +1,5 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import type { Statistics } from "../../cluster/consumer/applier.ts";
 import { writeClusterFiles } from "./cluster-files.ts";
 import { startDaprd, type DaprdServer } from "./daprd.ts";
@@ -15,6 +14,8 @@ export interface ConsumerServerOptions {
   readonly db?: string;
   /** See ClusterFilesOptions. */
   readonly retryMaxInterval?: string;
+  /** See ClusterFilesOptions. */
+  readonly componentMetadata?: Readonly<Record<string, string>>;
   /** Runs in place of the reference consumer, with the same arguments. */
   readonly program?: string;
   /** More of daprd's options, such as the app health check. */
@@ -33,7 +34,7 @@ export interface ConsumerServer {
 
 /** Starts the consumer and a daprd with cluster/'s own component, subscriptions and retries. */
 export async function startConsumerServer(options: ConsumerServerOptions): Promise<ConsumerServer> {
-  const directory = mkdtempSync(join(tmpdir(), "mea-consumer-"));
+  const directory = throwAwayDirectory("consumer");
   const [appPort = 0, daprHttpPort = 0] = await freePorts(2);
   const db = options.db ?? join(directory, "replica.sqlite");
   const program = startProcess({
@@ -47,13 +48,14 @@ export async function startConsumerServer(options: ConsumerServerOptions): Promi
     ],
     logFile: join(directory, "consumer.log"),
   });
-  const remove = (): void => rmSync(directory, { recursive: true, force: true });
+  const remove = (): void => removeDirectory(directory);
   try {
     await waitUntilReady(program, () => listens(appPort), 20_000);
     const resourcesDir = writeClusterFiles(join(directory, "resources"), {
       redisPort: options.redisPort,
       role: "consumer",
       ...(options.retryMaxInterval === undefined ? {} : { retryMaxInterval: options.retryMaxInterval }),
+      ...(options.componentMetadata === undefined ? {} : { componentMetadata: options.componentMetadata }),
     });
     const daprd = await startDaprd({
       resourcesDir,

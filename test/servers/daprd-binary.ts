@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, existsSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { cacheDirectory } from "./cache.ts";
 import { ensureGo, type GoToolchain } from "./go.ts";
 import { withLock } from "./locks.ts";
@@ -43,7 +43,7 @@ async function build(binary: string): Promise<void> {
   const go = await ensureGo();
   process.stderr.write(`setup: building daprd 1.18.3 with ${go.what}; 2 to 5 minutes, once\n`);
   const startedMs = performance.now();
-  const work = mkdtempSync(join(tmpdir(), "mea-daprd-build-"));
+  const work = throwAwayDirectory("daprd-build");
   try {
     // The recipe writes beside itself: a copy keeps the checkout clean.
     cpSync(recipe, work, { recursive: true });
@@ -53,7 +53,7 @@ async function build(binary: string): Promise<void> {
     rmSync(join(binary, ".."), { recursive: true, force: true });
     renameSync(partial, join(binary, ".."));
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    removeDirectory(work);
   }
   process.stderr.write(`setup: daprd is built (${seconds(startedMs)} s)\n`);
 }

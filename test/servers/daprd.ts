@@ -1,6 +1,5 @@
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { ensureDaprd } from "./daprd-binary.ts";
 import { freePorts } from "./ports.ts";
 import { startProcess, waitUntilReady, type ServerProcess } from "./processes.ts";
@@ -73,7 +72,7 @@ class Daprd implements DaprdServer {
   readonly #binary: string;
   readonly #options: DaprdOptions;
   readonly #ports: Ports;
-  readonly #directory = mkdtempSync(join(tmpdir(), "mea-daprd-"));
+  readonly #directory = throwAwayDirectory("daprd");
   #process: ServerProcess | null = null;
 
   constructor(binary: string, options: DaprdOptions, ports: Ports) {
@@ -124,7 +123,7 @@ class Daprd implements DaprdServer {
   async stop(): Promise<void> {
     await this.#process?.stop();
     this.#process = null;
-    rmSync(this.#directory, { recursive: true, force: true });
+    removeDirectory(this.#directory);
   }
 
   #args(): string[] {

@@ -1,16 +1,8 @@
 import { spawn, spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { cacheDirectory } from "./cache.ts";
 
 /** daprd's modules want this Go or a newer one. */
@@ -87,7 +79,7 @@ function unpackedGo(directory: string): string | null {
 /** Debian's packages through apt, with lists of its own: the machine's sources stay as they are. */
 async function unpackDebianGo(target: string): Promise<void> {
   if (!existsSync("/usr/bin/apt-get")) throw new Error("there is neither Go 1.21 or newer nor apt-get here");
-  const work = mkdtempSync(join(tmpdir(), "mea-go-"));
+  const work = throwAwayDirectory("go");
   try {
     for (const name of ["lists/partial", "cache/archives/partial", "root"])
       mkdirSync(join(work, name), { recursive: true });
@@ -120,7 +112,7 @@ async function unpackDebianGo(target: string): Promise<void> {
     await run("cp", ["-a", "root", join(target, `root.${process.pid}`)], work);
     renameSync(join(target, `root.${process.pid}`), join(target, "root"));
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    removeDirectory(work);
   }
 }
 

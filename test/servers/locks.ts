@@ -1,51 +1,32 @@
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { createServer, type Server } from "node:net";
 import { setTimeout as sleep } from "node:timers/promises";
-
-const lockDirectory = join(tmpdir(), "magento-edge-agent-locks");
 
 /**
  * Runs `work` while no other process on this machine runs work under the same name: parallel test
- * files must not install or build the same thing twice. A lock whose holder died is taken over.
+ * files must not install or build the same thing twice. The lock is a name in Linux's abstract
+ * socket namespace, which the kernel gives free when its holder ends, however it ends.
  */
 export async function withLock<T>(name: string, work: () => Promise<T>): Promise<T> {
-  mkdirSync(lockDirectory, { recursive: true });
-  const file = join(lockDirectory, `${name}.lock`);
-  while (!tryTake(file)) await sleep(200);
+  let lock = await tryTake(name);
+  while (lock === null) {
+    await sleep(100);
+    lock = await tryTake(name);
+  }
   try {
     return await work();
   } finally {
-    rmSync(file, { force: true });
+    const held = lock;
+    await new Promise((resolve) => held.close(resolve));
   }
 }
 
-function tryTake(file: string): boolean {
-  try {
-    const descriptor = openSync(file, "wx");
-    writeSync(descriptor, String(process.pid));
-    closeSync(descriptor);
-    return true;
-  } catch (thrown) {
-    if (!(thrown instanceof Error && "code" in thrown && thrown.code === "EEXIST")) throw thrown;
-  }
-  if (!holderLives(file)) rmSync(file, { force: true });
-  return false;
-}
-
-function holderLives(file: string): boolean {
-  let pid: number;
-  try {
-    pid = Number(readFileSync(file, "utf8"));
-  } catch {
-    return false;
-  }
-  // An empty file is a lock between its creation and its first write.
-  if (!Number.isInteger(pid) || pid <= 0) return true;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+function tryTake(name: string): Promise<Server | null> {
+  return new Promise((resolve, reject) => {
+    const server = createServer((socket) => socket.destroy());
+    server.once("error", (error: NodeJS.ErrnoException) => {
+      if (error.code === "EADDRINUSE") resolve(null);
+      else reject(error);
+    });
+    server.listen(`\0magento-edge-agent-${name}`, () => resolve(server));
+  });
 }

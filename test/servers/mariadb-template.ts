@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, existsSync, readFileSync, renameSync } from "node:fs";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { cacheDirectory } from "./cache.ts";
 import { withLock } from "./locks.ts";
 import { ensureDebianPackages } from "./packages.ts";
@@ -49,7 +49,7 @@ export async function dataDirectoryTemplate(installation: MariadbInstallation): 
 
 function makeTemplate(template: string): void {
   process.stderr.write("setup: making a MariaDB data directory (once)\n");
-  const work = mkdtempSync(join(tmpdir(), "mea-mariadb-template-"));
+  const work = throwAwayDirectory("mariadb-template");
   const datadir = join(work, "data");
   const asMysql = process.getuid?.() === 0 ? ["--user=mysql"] : [];
   try {
@@ -73,7 +73,7 @@ function makeTemplate(template: string): void {
     cpSync(datadir, partial, { recursive: true });
     renameSync(partial, template);
   } finally {
-    rmSync(work, { recursive: true, force: true });
+    removeDirectory(work);
   }
 }
 

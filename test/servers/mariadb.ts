@@ -1,8 +1,8 @@
 import { spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { cpSync, mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { createConnection, type Connection, type ConnectionOptions } from "mysql2/promise";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { magentoTablesSql, type MagentoTablesOptions } from "./magento-tables.ts";
 import { dataDirectoryTemplate, ensureMariadb, type MariadbInstallation } from "./mariadb-template.ts";
 import { makeTlsFiles, type TlsFiles } from "./mariadb-tls.ts";
@@ -86,7 +86,7 @@ interface Files {
 }
 
 function prepareFiles(template: string, installation: MariadbInstallation, options: MariadbOptions): Files {
-  const directory = mkdtempSync(join(tmpdir(), "mea-mariadb-"));
+  const directory = throwAwayDirectory("mariadb");
   const datadir = join(directory, "data");
   const binlogDir = join(directory, "binlog");
   cpSync(template, datadir, { recursive: true });
@@ -215,7 +215,7 @@ class ThrowAwayMariadb implements MariadbServer {
 
   async stop(): Promise<void> {
     await this.#end();
-    rmSync(this.#place.files.directory, { recursive: true, force: true });
+    removeDirectory(this.#place.files.directory);
   }
 
   async #end(): Promise<void> {

@@ -148,7 +148,8 @@ function installCleanup(): void {
   const killAll = (): void => {
     for (const pid of groups) killGroup(pid, "SIGKILL");
   };
-  process.on("exit", killAll);
+  // Before the removal of their directories, which also waits for "exit".
+  process.prependListener("exit", killAll);
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) {
     const onSignal = (): void => {
       // Others that listen to the signal (the demo) end in their own order and reach "exit".

@@ -1,6 +1,6 @@
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { ensureDebianPackages } from "./packages.ts";
 import { freePort } from "./ports.ts";
 import { startProcess, waitUntilReady, type ServerProcess } from "./processes.ts";
@@ -38,7 +38,7 @@ export async function startRedis(
   options: { args?: readonly string[]; port?: number } = {},
 ): Promise<RedisServer> {
   if (!existsSync(command)) await ensureDebianPackages(["redis-server"], "the throw-away broker");
-  const directory = mkdtempSync(join(tmpdir(), "mea-redis-"));
+  const directory = throwAwayDirectory("redis");
   const server = new ThrowAwayRedis(directory, options.port ?? (await freePort()), options.args ?? []);
   try {
     await server.start();
@@ -118,7 +118,7 @@ class ThrowAwayRedis implements RedisServer {
     this.#drop();
     await this.#process?.stop();
     this.#process = null;
-    rmSync(this.#directory, { recursive: true, force: true });
+    removeDirectory(this.#directory);
   }
 
   #drop(): void {

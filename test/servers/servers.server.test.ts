@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { writeClusterFiles } from "./cluster-files.ts";
 import { startDaprd } from "./daprd.ts";
 import { withLock } from "./locks.ts";
@@ -83,7 +83,7 @@ test("Redis starts, keeps streams over a restart, leaves nothing", async () => {
 });
 
 test("daprd starts on the cluster's files, comes back on its port after kill -9, leaves nothing", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "mea-servers-test-"));
+  const directory = throwAwayDirectory("servers-test");
   const redis = await startRedis();
   const resourcesDir = writeClusterFiles(directory, { redisPort: redis.port, role: "gateway" });
   const daprd = await startDaprd({ resourcesDir });
@@ -99,13 +99,13 @@ test("daprd starts on the cluster's files, comes back on its port after kill -9,
     const pid = daprd.pid();
     await daprd.stop();
     await redis.stop();
-    rmSync(directory, { recursive: true, force: true });
+    removeDirectory(directory);
     assert.equal(lives(pid), false);
   }
 });
 
 test("a child that ignores TERM is killed at the end of its time", async () => {
-  const directory = mkdtempSync(join(tmpdir(), "mea-servers-test-"));
+  const directory = throwAwayDirectory("servers-test");
   const child = startProcess({
     command: "bash",
     args: ["-c", "trap '' TERM; echo started; while true; do sleep 1; done"],
@@ -113,12 +113,12 @@ test("a child that ignores TERM is killed at the end of its time", async () => {
   });
   while (!child.log().includes("started")) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.deepEqual(await child.stop(200), { code: null, signal: "SIGKILL" });
-  rmSync(directory, { recursive: true, force: true });
+  removeDirectory(directory);
 });
 
 for (const signal of ["SIGKILL", "SIGTERM"] as const) {
   test(`no server outlives its test process when that ends by ${signal}`, async () => {
-    const directory = mkdtempSync(join(tmpdir(), "mea-servers-test-"));
+    const directory = throwAwayDirectory("servers-test");
     const script = join(directory, "forgetful.mjs");
     const processes = join(import.meta.dirname, "processes.ts");
     writeFileSync(
@@ -135,7 +135,7 @@ for (const signal of ["SIGKILL", "SIGTERM"] as const) {
     assert.equal(lives(pid), true);
     parent.kill(signal);
     await untilGone(pid);
-    rmSync(directory, { recursive: true, force: true });
+    removeDirectory(directory);
   });
 }
 
