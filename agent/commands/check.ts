@@ -144,8 +144,11 @@ async function checkDatabase(settings: Settings, mapping: Mapping | null): Promi
   }
 }
 
+/** A person waits for the answer: less patience than the forwarder has. */
+const PATIENCE = { connectMs: 2500, headersMs: 5000, bodyMs: 5000 } as const;
+
 async function checkDapr(settings: Settings): Promise<Finding[]> {
-  const client = new DaprClient(daprSettings(settings), systemClock);
+  const client = new DaprClient({ ...daprSettings(settings), limits: PATIENCE }, systemClock);
   const area = "dapr";
   const endpoint = settings.daprEndpoint;
   const severity = "fault";
