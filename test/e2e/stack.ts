@@ -114,14 +114,15 @@ export class Stack {
   async drain(timeoutMs = 60_000): Promise<void> {
     const marks = await this.#mark();
     const missing = new Map(marks);
-    await this.agent.until(
-      `the last row of each table was delivered and nothing waits`,
-      async () => {
-        for (const [topic, words] of missing) if (await this.#stands(topic, words)) missing.delete(topic);
-        return missing.size === 0 && (await this.agent.metric("edge_agent_spool_events")) === 0;
-      },
-      timeoutMs,
-    );
+    const isDone = async (): Promise<boolean> => {
+      for (const [topic, words] of missing) if (await this.#stands(topic, words)) missing.delete(topic);
+      return missing.size === 0 && (await this.agent.metric("edge_agent_spool_events")) === 0;
+    };
+    try {
+      await this.agent.until("the last row of each table was delivered and nothing waits", isDone, timeoutMs);
+    } catch (thrown) {
+      throw new Error(`not delivered: ${[...missing].join("; ")}`, { cause: thrown });
+    }
   }
 
   /** One row of its own in each table; the words by which its event is found in the stream. */
@@ -155,7 +156,8 @@ export class Stack {
   }
 
   async #stands(topic: string, words: string): Promise<boolean> {
-    const newest = await this.broker.redis.newestEntries(topic, 100);
+    // Requests are under way side by side, so the last event need not be the last entry.
+    const newest = await this.broker.redis.newestEntries(topic, 1000);
     return newest.some((entry) => entry.fields["data"]?.includes(words) === true);
   }
 
