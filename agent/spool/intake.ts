@@ -30,7 +30,7 @@ export interface IntakeParts {
   readonly encoder: RecordEncoder;
   /** A batch found no room by the estimate: a measurement is due. */
   readonly pressed: () => void;
-  /** A batch was taken that makes nobody wait: its checkpoint is settled. */
+  /** All that the checkpoint covers is on disk, though the checkpoint itself may not be. */
   readonly progressed: (checkpoint: Checkpoint, number: number) => void;
 }
 
@@ -43,6 +43,8 @@ export class Intake {
   #taken = 0;
   /** Batches with content that are taken and not on disk yet. */
   #outstanding = 0;
+  /** Checkpoint of the newest batch, while that is progress and not settled. */
+  #newest: Checkpoint | null = null;
   #refusal: Error | null = null;
 
   constructor(parts: IntakeParts) {
@@ -79,9 +81,10 @@ export class Intake {
     }
   }
 
-  /** A group with that many waiting batches is on disk. */
+  /** A group with the content of that many batches is on disk. */
   settled(batches: number): void {
     this.#outstanding -= batches;
+    this.#settleProgress();
   }
 
   /** Takes nothing more; what waits is rejected, and nothing of it is written. */
@@ -96,7 +99,8 @@ export class Intake {
     if (bytes === 0) return true;
     if (commit.openBytes > 0 && commit.openBytes + bytes > GROUP_BYTES_MAX) return false;
     if (gate.admits(bytes, queues.pendingEvents() === 0)) return true;
-    this.#parts.pressed();
+    // A closed gate is measured by the clock; only the estimate of an open one is asked at once.
+    if (gate.closed === null) this.#parts.pressed();
     return false;
   }
 
@@ -130,7 +134,8 @@ export class Intake {
     group.checkpointNumber = this.#taken;
     if (bytes === 0) {
       // Nothing of ours happened: losing this costs a re-read only, so it is no fsync of its own.
-      if (this.#outstanding === 0) this.#parts.progressed(batch.checkpoint, this.#taken);
+      this.#newest = batch.checkpoint;
+      this.#settleProgress();
       return Promise.resolve();
     }
     try {
@@ -141,9 +146,17 @@ export class Intake {
       commit.fail(error);
       return Promise.reject(error);
     }
+    this.#newest = null;
     this.#outstanding += 1;
     group.batches += 1;
     return commit.durable();
+  }
+
+  /** Progress is true at once when all that was taken before it is on disk. */
+  #settleProgress(): void {
+    if (this.#outstanding > 0 || this.#newest === null) return;
+    this.#parts.progressed(this.#newest, this.#taken);
+    this.#newest = null;
   }
 
   #encode(batch: AppendBatch): void {

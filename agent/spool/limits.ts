@@ -20,11 +20,13 @@ export interface Usage {
 
 /** What the directory really takes and what its volume has left. */
 export async function measureUsage(directory: string): Promise<Usage> {
+  return { directoryBytes: await directoryBytes(directory), freeBytes: await freeBytes(directory) };
+}
+
+/** What the volume has left for a process that is not root's. One system call. */
+export async function freeBytes(directory: string): Promise<number> {
   const volume = await statfs(directory);
-  return {
-    directoryBytes: await directoryBytes(directory),
-    freeBytes: volume.bavail * volume.bsize,
-  };
+  return volume.bavail * volume.bsize;
 }
 
 async function directoryBytes(directory: string): Promise<number> {
@@ -58,7 +60,9 @@ export class IntakeGate {
   /** Kept below the byte limit for acknowledgements, trims, quarantine and compaction. */
   readonly #reserveBytes: number;
   #usage: Usage = { directoryBytes: 0, freeBytes: Infinity };
+  /** Written since the directory, and since the volume, was measured. */
   #sinceBytes = 0;
+  #freeSinceBytes = 0;
   #closed: Closed | null = null;
 
   constructor(limits: SpoolLimits, observer: SpoolObserver) {
@@ -75,7 +79,7 @@ export class IntakeGate {
   get usage(): Usage {
     return {
       directoryBytes: this.#usage.directoryBytes + this.#sinceBytes,
-      freeBytes: Math.max(0, this.#usage.freeBytes - this.#sinceBytes),
+      freeBytes: Math.max(0, this.#usage.freeBytes - this.#freeSinceBytes),
     };
   }
 
@@ -86,6 +90,18 @@ export class IntakeGate {
 
   wrote(bytes: number): void {
     this.#sinceBytes += bytes;
+    this.#freeSinceBytes += bytes;
+  }
+
+  /** Bytes written since the volume's free space was looked at. */
+  get unmeasuredFreeBytes(): number {
+    return this.#freeSinceBytes;
+  }
+
+  /** The volume's free space, looked at between the measurements of the directory. */
+  freeMeasured(bytes: number): void {
+    this.#usage = { ...this.#usage, freeBytes: bytes };
+    this.#freeSinceBytes = 0;
   }
 
   /**
@@ -107,6 +123,7 @@ export class IntakeGate {
   measured(usage: Usage, bytesBefore: number, waitingBytes: number): void {
     this.#usage = usage;
     this.#sinceBytes -= bytesBefore;
+    this.#freeSinceBytes = 0;
     const over = this.#over(this.#closed === null ? waitingBytes : waitingBytes + this.#distance());
     if (over === this.#closed) return;
     this.#closed = over;
@@ -126,7 +143,7 @@ export class IntakeGate {
   }
 
   #freeAfter(batchBytes: number): number {
-    return this.#usage.freeBytes - this.#sinceBytes - batchBytes;
+    return this.#usage.freeBytes - this.#freeSinceBytes - batchBytes;
   }
 
   #sentence(code: Closed): string {

@@ -32,7 +32,7 @@ import { GroupCommit } from "./group-commit.ts";
 import type { Group } from "./group-commit.ts";
 import { IndexRoom } from "./index-room.ts";
 import { abortError, Intake } from "./intake.ts";
-import { IntakeGate, measureUsage } from "./limits.ts";
+import { freeBytes, IntakeGate, measureUsage } from "./limits.ts";
 import type { SpoolLimits } from "./limits.ts";
 import { MetaRoom } from "./meta-room.ts";
 import { databasePath, openState, restoreQueues } from "./opening.ts";
@@ -67,6 +67,8 @@ export interface SpoolOptions {
 /** Acknowledgements, trims and measurements happen this often. */
 const TICK_MS = 200;
 const PROGRESS_SYNC_MS = 1_000;
+/** Others fill the volume too: its free space is looked at whenever so much was written. */
+const FREE_LOOK_BYTES = 2 * 1024 * 1024;
 const MEASURE_MS = 1_000;
 const OLDEST_MS = 1_000;
 const EXPIRE_MS = 60 * 60 * 1000;
@@ -297,6 +299,7 @@ export class Spool implements SpoolWriter, QueueReader {
   #afterWrite(group: Group, seconds: number): void {
     for (const [queue, last] of group.grown) queue.durable = last;
     this.#gate.wrote(group.bytes);
+    if (this.#gate.unmeasuredFreeBytes >= FREE_LOOK_BYTES) void this.#measure();
     this.#intake.settled(group.batches);
     if (group.checkpoint !== null) this.#settle(group.checkpoint, group.checkpointNumber);
     if (group.sync) {
@@ -382,6 +385,10 @@ export class Spool implements SpoolWriter, QueueReader {
     const { clock, stateDir } = this.#options;
     const bytesBefore = this.#gate.unmeasuredBytes;
     const startMs = clock.monotonicMs();
+    if (this.#gate.closed === null && this.#intake.waitingBatches === 0 && startMs < this.#nextMeasureMs) {
+      this.#gate.freeMeasured(await freeBytes(stateDir));
+      return;
+    }
     const usage = await measureUsage(stateDir);
     this.#gate.measured(usage, bytesBefore, this.#intake.nextBytes);
     // Many tables take long to list: then it is done less often.

@@ -1,0 +1,241 @@
+/** The same promises, on LevelDB and on another database, and again after close and reopen. */
+import assert from "node:assert/strict";
+import { describe, it } from "node:test";
+import type { TestContext } from "node:test";
+import { systemClock } from "../../agent/kernel/service.ts";
+import { compositeKey } from "../../agent/spool/index-room.ts";
+import type { Spool } from "../../agent/spool/spool.ts";
+import type { SpoolOptions } from "../../agent/spool/spool.ts";
+import {
+  checkpoint,
+  CUSTOMERS,
+  event,
+  eventually,
+  memoryDatabase,
+  openSpool,
+  ORDERS,
+  readAll,
+  spooled,
+  stateDirOf,
+  Witness,
+} from "./fixtures.ts";
+
+type Opener = (options?: Partial<SpoolOptions> & { readonly witness?: Witness }) => Promise<Spool>;
+
+async function levelOpener(t: TestContext): Promise<Opener> {
+  const dir = await stateDirOf(t);
+  return (options) => openSpool(dir, options);
+}
+
+async function memoryOpener(t: TestContext): Promise<Opener> {
+  const dir = await stateDirOf(t);
+  const database = memoryDatabase();
+  return (options) => openSpool(dir, { database, ...options });
+}
+
+const verdict = { code: "X", reason: "refused", attempts: 3, deadLetterAccepted: false };
+
+for (const [name, opener] of [
+  ["LevelDB", levelOpener],
+  ["memory-level", memoryOpener],
+] as const) {
+  describe(`spool contract on ${name}`, () => {
+    it("gives back what was appended, in order and by queue, also after a reopen", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      assert.equal(spool.checkpoint(), null);
+      assert.deepEqual(spool.queues(), []);
+      const first = [event(1), event(2, { queue: CUSTOMERS }), event(3, { kind: "control", barrier: true })];
+      await spool.append({ events: first, checkpoint: checkpoint(10) });
+      await spool.append({ events: [event(4)], checkpoint: checkpoint(20) });
+      for (const round of ["before", "after"]) {
+        assert.deepEqual(spool.checkpoint(), checkpoint(20), round);
+        assert.deepEqual(spool.queues(), [
+          { queue: ORDERS, acked: 0, last: 3 },
+          { queue: CUSTOMERS, acked: 0, last: 1 },
+        ]);
+        const orders = [event(1), event(3, { kind: "control", barrier: true }), event(4)];
+        assert.deepEqual(
+          await readAll(spool, ORDERS),
+          orders.map((each, at) => spooled(each, at + 1)),
+        );
+        assert.deepEqual(await readAll(spool, CUSTOMERS), [spooled(event(2, { queue: CUSTOMERS }), 1)]);
+        await spool.close();
+        spool = await open();
+      }
+      await spool.close();
+    });
+
+    it("keeps to the read's limits and delivers at least one record", async (t) => {
+      const spool = await (await opener(t))();
+      const events = Array.from({ length: 50 }, (_, n) => event(n, { payload: Buffer.alloc(1000) }));
+      await spool.append({ events, checkpoint: checkpoint(1) });
+      assert.equal((await spool.read(ORDERS, 0, { maxEvents: 7, maxBytes: 1e9 })).length, 7);
+      assert.equal((await spool.read(ORDERS, 0, { maxEvents: 50, maxBytes: 1 })).length, 1);
+      const some = await spool.read(ORDERS, 10, { maxEvents: 50, maxBytes: 5000 });
+      assert.deepEqual(
+        some.map(({ seq }) => seq),
+        [11, 12, 13, 14, 15],
+      );
+      assert.deepEqual(await spool.read(ORDERS, 50, { maxEvents: 9, maxBytes: 9 }), []);
+      assert.deepEqual(await spool.read("unknown", 0, { maxEvents: 9, maxBytes: 9 }), []);
+      await spool.close();
+    });
+
+    it("goes on after what was acknowledged, and numbers on where it was", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      await spool.append({ events: [event(1), event(2), event(3)], checkpoint: checkpoint(1) });
+      spool.ack(ORDERS, 2);
+      await spool.close();
+      spool = await open();
+      assert.deepEqual(spool.queues(), [{ queue: ORDERS, acked: 2, last: 3 }]);
+      spool.ack(ORDERS, 3);
+      spool.ack(ORDERS, 1);
+      await spool.close();
+      spool = await open();
+      await spool.append({ events: [event(4)], checkpoint: checkpoint(2) });
+      assert.deepEqual(await readAll(spool, ORDERS), [spooled(event(4), 4)]);
+      await spool.close();
+    });
+
+    it("moves the checkpoint without an fsync of its own when nothing of ours happened", async (t) => {
+      const open = await opener(t);
+      const witness = new Witness();
+      let spool = await open({ witness });
+      await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+      for (let position = 2; position < 500; position++) {
+        await spool.append({ events: [], checkpoint: checkpoint(position) });
+      }
+      assert.equal(spool.checkpoint()?.position, 499);
+      assert.equal(witness.syncs.length, 1);
+      await spool.close();
+      spool = await open();
+      assert.equal(spool.checkpoint()?.position, 499);
+      await spool.close();
+    });
+
+    it("writes index changes with the events, and reads them by key and prefix", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      const child = (id: string): Buffer => compositeKey(["order", "12", "order-item", id]);
+      const index = ["1", "2", "3"].map((id) => ({ key: child(id), value: Buffer.from(`v${id}`) }));
+      await spool.append({ events: [event(1)], checkpoint: checkpoint(1), index });
+      await spool.append({
+        events: [],
+        checkpoint: checkpoint(2),
+        index: [
+          { key: child("2"), value: null },
+          { key: compositeKey(["order", "123"]), value: Buffer.from("other") },
+        ],
+      });
+      await spool.close();
+      spool = await open();
+      assert.equal(spool.checkpoint()?.position, 2);
+      assert.equal((await spool.index.get(child("1")))?.toString(), "v1");
+      assert.equal(await spool.index.get(child("2")), null);
+      const found: string[] = [];
+      for await (const entry of spool.index.entries(compositeKey(["order", "12"]))) {
+        found.push(entry.value.toString());
+      }
+      assert.deepEqual(found, ["v1", "v3"]);
+      await spool.close();
+    });
+
+    it("keeps the agent's own small values", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      assert.equal(await spool.meta.get("identity"), undefined);
+      await spool.meta.put("identity", { shop: "magento", namespace: "n" });
+      await spool.close();
+      spool = await open();
+      assert.deepEqual(await spool.meta.get("identity"), { shop: "magento", namespace: "n" });
+      await spool.close();
+    });
+
+    it("keeps quarantined events until they are dropped or too old", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      await spool.append({ events: [event(1), event(2)], checkpoint: checkpoint(1) });
+      for (const each of await readAll(spool, ORDERS)) {
+        await spool.quarantine(each, verdict);
+        await spool.quarantine(each, verdict);
+      }
+      spool.ack(ORDERS, 2);
+      await spool.close();
+      spool = await open();
+      assert.equal(spool.stats().quarantined, 2);
+      const listed = await spool.quarantined.list(10);
+      assert.deepEqual(
+        listed.map((each) => [each.event, each.verdict]),
+        [
+          [spooled(event(1), 1), verdict],
+          [spooled(event(2), 2), verdict],
+        ],
+      );
+      assert.equal(await spool.quarantined.drop(ORDERS, 1), true);
+      assert.equal(await spool.quarantined.drop(ORDERS, 1), false);
+      assert.equal(await spool.quarantined.get(ORDERS, 1), null);
+      assert.deepEqual((await spool.quarantined.get(ORDERS, 2))?.event, spooled(event(2), 2));
+      await spool.close();
+      const later = { ...systemClock, wallMs: () => Date.now() + 31 * 24 * 3600 * 1000 };
+      spool = await open({ clock: later });
+      await eventually(() => spool.stats().quarantined === 0, "the old one expires");
+      assert.deepEqual(await spool.quarantined.list(10), []);
+      await spool.close();
+    });
+
+    it("tells of the queues that grew, after they grew", async (t) => {
+      const spool = await (await opener(t))();
+      const told: string[][] = [];
+      const stop = spool.onAppended((queues) => {
+        assert.equal(spool.queues().length, 2);
+        told.push([...queues]);
+      });
+      const events = [event(1), event(2, { queue: CUSTOMERS }), event(3)];
+      await spool.append({ events, checkpoint: checkpoint(1) });
+      await spool.append({ events: [], checkpoint: checkpoint(2) });
+      stop();
+      await spool.append({ events: [event(4)], checkpoint: checkpoint(3) });
+      assert.deepEqual(told, [[ORDERS, CUSTOMERS]]);
+      await spool.close();
+    });
+
+    it("counts what waits, its bytes and its oldest", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      const events = Array.from({ length: 10 }, (_, n) => event(n, { payload: Buffer.alloc(1000) }));
+      await spool.append({ events, checkpoint: checkpoint(1) });
+      spool.ack(ORDERS, 4);
+      for (const round of ["before", "after"]) {
+        const stats = spool.stats();
+        assert.equal(stats.events, 6, round);
+        assert.ok(stats.bytes > 6000 && stats.bytes < 7000, `${stats.bytes} bytes`);
+        await eventually(
+          () => spool.stats().queues[0]?.oldestCapturedAtMs === event(4).capturedAtMs,
+          "the oldest is known",
+        );
+        await spool.close();
+        spool = await open();
+      }
+      spool.ack(ORDERS, 10);
+      assert.equal(spool.stats().events, 0);
+      assert.equal(spool.stats().bytes, 0);
+      assert.equal(spool.stats().queues[0]?.oldestCapturedAtMs, null);
+      await spool.close();
+    });
+
+    it("refuses every call after close, and can be closed twice", async (t) => {
+      const spool = await (await opener(t))();
+      await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+      await spool.close();
+      await spool.close();
+      await assert.rejects(spool.append({ events: [event(2)], checkpoint: checkpoint(2) }), {
+        name: "AbortError",
+      });
+      await assert.rejects(spool.read(ORDERS, 0, { maxEvents: 1, maxBytes: 1 }), {
+        name: "AbortError",
+      });
+    });
+  });
+}
