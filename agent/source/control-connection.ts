@@ -84,9 +84,9 @@ export class ControlConnection implements AsyncDisposable {
     throw failure ?? new AgentError("BUG", "no statement was given");
   }
 
+  /** Says goodbye, so that the server does not log an aborted connection; waits for nothing. */
   [Symbol.asyncDispose](): Promise<void> {
-    // Nothing is under way: a hard close is enough, and cannot hang on a dead network.
-    this.#connection.destroy();
+    this.#connection.end().catch(() => this.#connection.destroy());
     return Promise.resolve();
   }
 }

@@ -55,6 +55,7 @@ interface RawConnection {
   pause(): void;
   resume(): void;
   _resetSequenceId(): void;
+  readonly stream: { destroy(): void };
 }
 
 interface RawCommand {
@@ -69,6 +70,7 @@ interface Insides {
     removeAllListeners(event: string): void;
     on(event: string, listener: () => void): void;
     destroy(): void;
+    readonly stream: { destroy(): void };
   } | null;
   BinlogClass: {
     prototype: {
@@ -135,9 +137,12 @@ export class DumpConnection {
     this.#zongji = null;
     this.#raw = null;
     if (zongji === null) return;
+    // The library only says that it sends no more: the server would go on streaming to nobody.
+    const sockets = hasInsides(zongji) ? [zongji.connection?.stream, zongji.ctrlConnection?.stream] : [];
     zongji.removeAllListeners("error");
     zongji.on("error", () => undefined);
     zongji.stop();
+    for (const socket of sockets) socket?.destroy();
   }
 
   #fail(thrown: unknown): void {
@@ -158,6 +163,7 @@ export class DumpConnection {
     control?.removeAllListeners("error");
     control?.on("error", () => undefined);
     control?.destroy();
+    control?.stream.destroy();
     this.#prepare(raw);
     const { prototype } = zongji.BinlogClass;
     const listener = this.#listener;

@@ -64,5 +64,5 @@ function matches(pattern: string, database: string): boolean {
       expression += (pattern[at] ?? "").replace(/[^A-Za-z0-9]/g, "\\$&");
     }
   }
-  return new RegExp(`^${expression}$`, "su").test(database);
+  return new RegExp(`^${expression}$`, "s").test(database);
 }

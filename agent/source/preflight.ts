@@ -44,7 +44,9 @@ export async function inspectServer(
     await inspector.inspect(tables);
     return { facts, faults: inspector.faults };
   } catch (thrown) {
-    return { facts: null, faults: [connectionFault(translateError(thrown), settings)] };
+    const error = translateError(thrown);
+    if (error.code === "BUG") throw error;
+    return { facts: null, faults: [connectionFault(error, settings)] };
   }
 }
 

@@ -1,4 +1,5 @@
 /** Foreign errors become the agent's here, once, by their code. */
+import { AssertionError } from "../kernel/assert.ts";
 import { AgentError, asError, type ErrorCode } from "../kernel/errors.ts";
 
 const authCodes = new Set([
@@ -39,6 +40,11 @@ export function serverErrorOf(thrown: unknown): ServerError {
 
 export function translateError(thrown: unknown): AgentError {
   if (thrown instanceof AgentError) return thrown;
+  if (isMistake(thrown)) {
+    return new AgentError("BUG", `talking to the database failed: ${asError(thrown).message}`, {
+      cause: thrown,
+    });
+  }
   const { code, number, message } = serverErrorOf(thrown);
   const made = (agentCode: ErrorCode, hint?: string): AgentError =>
     new AgentError(agentCode, message === "" ? code : message, {
@@ -58,6 +64,17 @@ export function translateError(thrown: unknown): AgentError {
     return made("SOURCE_UNREACHABLE", "See MAGENTO_DB_TLS and MAGENTO_DB_TLS_CA: the TLS handshake failed.");
   }
   return made("SOURCE_UNREACHABLE");
+}
+
+/** What no server and no network can cause; waiting for it to pass would hide it for ever. */
+function isMistake(thrown: unknown): boolean {
+  return (
+    thrown instanceof TypeError ||
+    thrown instanceof SyntaxError ||
+    thrown instanceof ReferenceError ||
+    thrown instanceof RangeError ||
+    thrown instanceof AssertionError
+  );
 }
 
 export function isTlsCode(code: string): boolean {

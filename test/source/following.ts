@@ -1,0 +1,199 @@
+/** A source that is pulled in the background against a real server, and small tables to follow. */
+import type {
+  Checkpoint,
+  FollowedTable,
+  RowChange,
+  SourceItem,
+  TransactionPart,
+} from "../../agent/change.ts";
+import { systemClock } from "../../agent/kernel/service.ts";
+import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
+import type { SourceSettings } from "../../agent/source/settings.ts";
+import type { StreamLimits } from "../../agent/source/stream.ts";
+import { type MariadbOptions, type MariadbServer, startMariadb } from "../servers/mariadb.ts";
+
+export const tables: readonly FollowedTable[] = [
+  { table: "thing", columns: ["id", "name", "gone"], keyColumns: [0] },
+  { table: "other", columns: ["id"], keyColumns: [0] },
+];
+
+export const create = `CREATE DATABASE IF NOT EXISTS shop; USE shop;
+  CREATE OR REPLACE TABLE thing (id int PRIMARY KEY, skipped text, name varchar(50));
+  CREATE OR REPLACE TABLE other (id int PRIMARY KEY);
+  CREATE OR REPLACE TABLE noise (id int AUTO_INCREMENT PRIMARY KEY, v text);
+  CREATE OR REPLACE TABLE plain (id int) ENGINE=MyISAM`;
+
+export interface Followed {
+  readonly source: BinlogSource;
+  readonly items: SourceItem[];
+  readonly oddities: string[];
+  readonly logged: string[];
+  failure: unknown;
+  until(done: (items: readonly SourceItem[]) => boolean): Promise<void>;
+  stop(): Promise<void>;
+}
+
+export interface FollowOptions {
+  readonly after?: Checkpoint | null;
+  readonly settings?: Partial<SourceSettings>;
+  readonly limits?: Partial<StreamLimits>;
+  /** Runs between two pulls. */
+  readonly onBatch?: () => Promise<void>;
+}
+
+let server: MariadbServer;
+let nextServerId = 5_000;
+
+export function settingsOf(changes: Partial<SourceSettings> = {}): SourceSettings {
+  nextServerId += 1;
+  return {
+    host: "127.0.0.1",
+    port: server.port,
+    socketPath: null,
+    user: "magento_edge_agent",
+    password: () => "agent-password",
+    database: "shop",
+    tablePrefix: "",
+    serverId: nextServerId,
+    tls: "off",
+    tlsCa: null,
+    startPosition: null,
+    ...changes,
+  };
+}
+
+export function sourceOf(settings: SourceSettings, limits: Partial<StreamLimits> = {}) {
+  const oddities: string[] = [];
+  const logged: string[] = [];
+  const say = (message: string): void => {
+    logged.push(message);
+  };
+  const source = createBinlogSource({
+    settings,
+    tables,
+    limits: { heartbeatMs: 500, ...limits },
+    clock: systemClock,
+    log: { debug: say, info: say, notice: say, warn: say, error: say },
+    observer: {
+      connected: () => undefined,
+      disconnected: () => undefined,
+      bytesRead: () => undefined,
+      oddity: (what) => oddities.push(what),
+    },
+  });
+  return { source, oddities, logged };
+}
+
+const all = new Set<Followed>();
+
+/** For `afterEach`: a test that failed leaves none behind. */
+export async function stopAll(): Promise<void> {
+  for (const followed of all) await followed.stop();
+}
+
+/** Pulls in the background until stopped. */
+export function follow(options: FollowOptions = {}): Followed {
+  const { source, oddities, logged } = sourceOf(settingsOf(options.settings), options.limits);
+  const items: SourceItem[] = [];
+  const ending = new AbortController();
+  let wake = (): void => undefined;
+  const run = async (): Promise<void> => {
+    try {
+      for await (const batch of source.batches(options.after ?? null, ending.signal)) {
+        items.push(...batch);
+        wake();
+        await options.onBatch?.();
+      }
+    } catch (thrown) {
+      followed.failure = thrown;
+    }
+    wake();
+  };
+  const followed: Followed = {
+    source,
+    items,
+    oddities,
+    logged,
+    failure: null,
+    until: async (done) => {
+      const deadline = Date.now() + 30_000;
+      while (!done(items)) {
+        if (followed.failure !== null) throw followed.failure;
+        if (Date.now() > deadline)
+          throw new Error(`not seen in time; got ${items.length} items, ${logged.join("; ")}`);
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+          setTimeout(resolve, 200);
+        });
+      }
+    },
+    stop: async () => {
+      ending.abort();
+      all.delete(followed);
+      // A test that failed while it held the pull must not hold the end up too.
+      await Promise.race([running, systemClock.sleep(2_000)]);
+    },
+  };
+  all.add(followed);
+  const running = run();
+  return followed;
+}
+
+export function rows(items: readonly SourceItem[]): string[] {
+  const text = (values: readonly unknown[]): string =>
+    values
+      .slice(0, 2)
+      .map((value) => (typeof value === "string" || typeof value === "number" ? value : ""))
+      .join(":");
+  const brief = ({ kind, row, old }: RowChange): string =>
+    `${kind[0]} ${text(row)}${old === null ? "" : ` was ${text(old)}`}`;
+  return items.flatMap((item) => (item.kind === "transaction" ? item.changes.map(brief) : []));
+}
+
+/** Waits until the source stands where the server does, with everything before it taken. */
+export async function caughtUp(followed: Followed): Promise<void> {
+  const { file, position } = await followed.source.currentPosition();
+  await followed.until((items) => {
+    const last = items.at(-1)?.checkpoint;
+    return last !== undefined && last.partial === null && last.file === file && last.position >= position;
+  });
+}
+
+export async function following(options: FollowOptions = {}): Promise<Followed> {
+  const followed = follow(options);
+  await followed.until((items) => items.length > 0);
+  return followed;
+}
+
+/** Starts the server that everything here works with from now on. */
+export async function useServer(options: MariadbOptions): Promise<MariadbServer> {
+  server = await startMariadb(options);
+  await server.query(create);
+  await server.createAgentUser({ database: "shop" });
+  return server;
+}
+
+/** Parts without what differs by when they were read. */
+export function bare(items: readonly SourceItem[]): unknown[] {
+  return items
+    .filter((item): item is TransactionPart => item.kind === "transaction")
+    .map((part) => ({ ...part, checkpoint: { ...part.checkpoint, epoch: 0 } }));
+}
+
+export async function killDumps(): Promise<void> {
+  for (const id of await dumps()) await server.query(`KILL ${id}`);
+}
+
+/** Ids of the server's dump threads. */
+export async function dumps(): Promise<string[]> {
+  const processes = await server.query("SHOW PROCESSLIST");
+  return processes.filter((row) => row["Command"] === "Binlog Dump").map((row) => String(row["Id"]));
+}
+
+export async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 10_000;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`not seen in time: ${what}`);
+    await systemClock.sleep(50);
+  }
+}
