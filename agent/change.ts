@@ -134,7 +134,10 @@ export interface TransactionIdentity {
   readonly gtid: string | null;
   readonly xid: string | null;
   readonly timestampSeconds: number;
-  /** CRC-32 over the group's row events as they stand in the binlog, 8 hexadecimal digits. */
+  /**
+   * Fingerprint of all row events of the group, 8 hexadecimal digits: CRC-32 over their checksums as
+   * they stand in the binlog, or over their bytes where the server writes no checksums.
+   */
   readonly rowsCrc32: string;
 }
 
