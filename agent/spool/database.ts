@@ -51,7 +51,7 @@ export function levelDatabase(path: string, options: { readonly createIfMissing:
     createIfMissing: options.createIfMissing,
     compression: true,
     cacheSize: 8 * 1024 * 1024,
-    writeBufferSize: 8 * 1024 * 1024,
+    writeBufferSize: 4 * 1024 * 1024,
     maxFileSize: 4 * 1024 * 1024,
     maxOpenFiles: 74,
   });

@@ -1,5 +1,5 @@
 /** The agent as a process of its own: from source by this Node, or the built bundle. */
-import { existsSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -11,11 +11,29 @@ const root = join(import.meta.dirname, "..", "..");
 
 export type AgentForm = "source" | "bundle";
 
+/** How the unit starts Node: its options and environment, so that tests measure what is shipped. */
+const shipped = readShippedStart();
+
+function readShippedStart(): {
+  readonly options: readonly string[];
+  readonly variables: Record<string, string>;
+} {
+  const unit = readFileSync(join(root, "systemd", "magento-edge-agent.service"), "utf8");
+  const options = /^ExecStart=\S+ (.*) \S+ run$/m.exec(unit)?.[1]?.split(" ");
+  if (options === undefined) throw new Error("the unit has no ExecStart that can be read");
+  const variables: Record<string, string> = {};
+  for (const [, line = ""] of unit.matchAll(/^Environment=(.*)$/gm)) {
+    for (const pair of line.split(" "))
+      variables[pair.slice(0, pair.indexOf("="))] = pair.slice(pair.indexOf("=") + 1);
+  }
+  return { options, variables };
+}
+
 export interface AgentOptions {
   /** Settings by their environment names; ports and STATE_DIR are added. */
   readonly settings: Readonly<Record<string, string | undefined>>;
   readonly form?: AgentForm;
-  /** Options of Node itself, such as --max-old-space-size=128. */
+  /** Options of Node itself, after those of the unit. */
   readonly nodeOptions?: readonly string[];
   /** Every start is put into this group before the program runs. */
   readonly cgroup?: MemoryCgroup;
@@ -76,12 +94,19 @@ export class AgentProcess {
     const program = form === "bundle" ? bundle : join(root, "agent", "main.ts");
     return [
       process.execPath,
-      ["--disable-warning=ExperimentalWarning", ...(this.#options.nodeOptions ?? []), program, ...words],
+      [
+        "--disable-warning=ExperimentalWarning",
+        ...shipped.options,
+        ...(this.#options.nodeOptions ?? []),
+        program,
+        ...words,
+      ],
     ];
   }
 
   #environment(): Record<string, string | undefined> {
     return {
+      ...shipped.variables,
       NOTIFY_SOCKET: undefined,
       NODE_OPTIONS: undefined,
       HTTPS_PROXY: undefined,
