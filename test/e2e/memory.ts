@@ -29,6 +29,7 @@ export class MemorySampler {
     };
     take();
     this.#timer = setInterval(take, intervalMs);
+    this.#timer.unref();
   }
 
   /** Highest anonymous memory seen so far, in MiB. */

@@ -68,6 +68,8 @@ export class Stack {
     let broker: Broker | null = null;
     try {
       await mariadb.loadMagento({ prefix: identity.prefix });
+      // Tables of numbers (seq_1_to_9) are only found where some database is selected.
+      await mariadb.query(`USE \`${identity.database}\``);
       const user = await mariadb.createAgentUser();
       broker = options.brokerless === true ? null : await startBroker();
       const agent = await AgentProcess.prepare({
