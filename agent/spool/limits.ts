@@ -124,22 +124,20 @@ export class IntakeGate {
     this.#usage = usage;
     this.#sinceBytes -= bytesBefore;
     this.#freeSinceBytes = 0;
-    const over = this.#over(this.#closed === null ? waitingBytes : waitingBytes + this.#distance());
+    const over = this.#over(waitingBytes, this.#closed !== null);
     if (over === this.#closed) return;
     this.#closed = over;
     if (over === null) this.#observer.intakeOpened();
     else this.#observer.intakeClosed(over, this.#sentence(over));
   }
 
-  #over(batchBytes: number): Closed | null {
-    if (this.#freeAfter(batchBytes) < this.#limits.diskFreeMin) return "DISK_FULL";
-    const bytes = this.usage.directoryBytes + batchBytes;
-    return bytes > this.#limits.bytesMax - this.#reserveBytes ? "SPOOL_FULL" : null;
-  }
-
-  /** How much room beyond the need opens a closed intake. */
-  #distance(): number {
-    return Math.min(64 * 1024 * 1024, this.#limits.bytesMax / 16);
+  /** `distant`: there must be room beyond the need, as a closed intake asks for before it opens. */
+  #over(batchBytes: number, distant = false): Closed | null {
+    const { bytesMax, diskFreeMin } = this.#limits;
+    const floor = diskFreeMin + (distant ? distanceOf(diskFreeMin) : 0);
+    if (this.#freeAfter(batchBytes) < floor) return "DISK_FULL";
+    const ceiling = bytesMax - this.#reserveBytes - (distant ? distanceOf(bytesMax) : 0);
+    return this.usage.directoryBytes + batchBytes > ceiling ? "SPOOL_FULL" : null;
   }
 
   #freeAfter(batchBytes: number): number {
@@ -151,4 +149,9 @@ export class IntakeGate {
       ? `the state directory takes ${this.#usage.directoryBytes} bytes of ${this.#limits.bytesMax}`
       : `the volume has ${this.#usage.freeBytes} bytes free, its floor is ${this.#limits.diskFreeMin}`;
   }
+}
+
+/** How far from a limit a closed intake opens again. */
+function distanceOf(limit: number): number {
+  return Math.min(64 * 1024 * 1024, limit / 16);
 }

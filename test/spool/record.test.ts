@@ -70,7 +70,7 @@ describe("record", () => {
 
   it("writes format version 1 byte by byte as documented", () => {
     const key = queueKey({ tag: 0x0102, lane: "bulk" }, 2 ** 33 + 7);
-    assert.equal(key.toString("hex"), "02" + "0102" + "01" + "0000000200000007");
+    assert.equal(key.toString("hex"), ["02", "0102", "01", "0000000200000007"].join(""));
     const value = new RecordEncoder().event(
       key,
       event(0, {
@@ -100,7 +100,10 @@ describe("record", () => {
         "0002", // table
         "0003", // id
         "00000003", // entity key
-        "74" + "6162" + "696478" + "6bc3a9",
+        "74", // topic
+        "6162", // table
+        "696478", // id
+        "6bc3a9", // entity key
         "227022", // payload
       ].join(""),
     );

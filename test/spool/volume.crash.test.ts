@@ -56,14 +56,13 @@ async function appendUntilItWaits(
   for (;;) {
     const appended = append(spool, signal);
     appended.catch(() => undefined);
-    let done = false;
-    const note = appended.then(
-      () => {
-        done = true;
-      },
-      () => undefined,
-    );
-    await Promise.race([note, systemClock.sleep(1500)]);
+    const done = await Promise.race([
+      appended.then(
+        () => true,
+        () => true,
+      ),
+      systemClock.sleep(1500).then(() => false),
+    ]);
     if (!done) return { waiting: appended };
   }
 }
