@@ -36,7 +36,8 @@ export function openDatabase(file: string): DatabaseSync {
   const database = new DatabaseSync(file);
   // What the last seconds before a power cut brought is lost at worst; Redis has it still, but daprd
   // has acknowledged it: use FULL where the consumer's disk must be as good as the broker's.
-  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;");
+  // A wait for a lock holds the whole process up, so it is short: daprd tries again.
+  database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 250;");
   database.exec(tables);
   return database;
 }

@@ -158,7 +158,7 @@ test("an outage of the consumer's database loses nothing and makes no dead lette
       "the first hundred",
       async () => (await consumer.statistics()).entities["address"]?.live === 100,
     );
-    // Another process that holds SQLite's write lock longer than the consumer waits for it.
+    // Another process that holds SQLite's write lock for longer than all retries last here.
     const other = new DatabaseSync(db);
     other.exec("BEGIN IMMEDIATE");
     await publish("migration.address.changed", events.slice(100, 110));
