@@ -1,278 +1,49 @@
-import { spawnSync } from "node:child_process";
-import { cpSync, mkdirSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
-import { createConnection, type Connection, type ConnectionOptions } from "mysql2/promise";
-import { removeDirectory, throwAwayDirectory } from "./directories.ts";
-import { magentoTablesSql, type MagentoTablesOptions } from "./magento-tables.ts";
-import { dataDirectoryTemplate, ensureMariadb, type MariadbInstallation } from "./mariadb-template.ts";
-import { makeTlsFiles, type TlsFiles } from "./mariadb-tls.ts";
+import {
+  startDatabase,
+  prepareDatabaseFiles,
+  type DatabaseOptions,
+  type DatabaseProgram,
+  type DatabaseServer,
+} from "./database.ts";
+import {
+  dataDirectoryTemplate,
+  ensureMariadb,
+  type MariadbInstallation,
+  type MariadbVersion,
+  startInstalled,
+} from "./mariadb-template.ts";
 import { freePort } from "./ports.ts";
-import { startProcess, waitUntilReady, type ServerProcess } from "./processes.ts";
 
-export interface MariadbOptions {
+export type { AgentUser, AgentUserOptions, SqlRow } from "./database.ts";
+
+export interface MariadbOptions extends DatabaseOptions {
   /** binlog_row_metadata; default FULL. */
   readonly rowMetadata?: "FULL" | "MINIMAL" | "NO_LOG";
-  /** binlog_row_image; default FULL. */
-  readonly rowImage?: "FULL" | "MINIMAL" | "NOBLOB";
-  /** Default 1. */
-  readonly serverId?: number;
-  /** A certificate for localhost and 127.0.0.1; its authority is `tls.ca`. Default false. */
-  readonly tls?: boolean;
-  /** Command line options that come last and so win, such as "--max-binlog-size=1M". */
-  readonly args?: readonly string[];
+  /** Default: the one that Debian 12 brings. 11.8 offers TLS also where none was asked for. */
+  readonly version?: MariadbVersion;
 }
-
-export interface AgentUser {
-  readonly user: string;
-  readonly password: string;
-}
-
-export interface AgentUserOptions {
-  readonly user?: string;
-  readonly password?: string;
-  readonly database?: string;
-  /** Replaces the rights of the contract, each without its user: "SELECT ON `magento_db`.*". */
-  readonly grants?: readonly string[];
-}
-
-/** A row as mysql2 gives it: integers over 2^53, decimals and dates as strings. */
-export type SqlRow = Record<string, unknown>;
 
 /** A real MariaDB of its own: own data directory, socket, port; gone without a trace after stop. */
-export interface MariadbServer {
-  readonly socket: string;
-  readonly port: number;
-  readonly datadir: string;
-  /** Holds binlog.000001, ... and binlog.index. */
-  readonly binlogDir: string;
-  readonly tls: TlsFiles | null;
-  readonly version: string;
-  pid(): number;
-  /** Runs one or more statements as root on one kept connection; gives the last one's rows. */
-  query(sql: string): Promise<SqlRow[]>;
-  /** A new connection, as root unless told otherwise; closed at stop if the caller forgets. */
-  connection(options?: ConnectionOptions): Promise<Connection>;
-  loadMagento(options?: MagentoTablesOptions): Promise<void>;
-  /** A user with the rights that the agent's contract names (or those given), for any host. */
-  createAgentUser(options?: AgentUserOptions): Promise<AgentUser>;
-  /** kill -9; the data directory stays for `restart`. */
-  kill(): Promise<void>;
-  /** Stops it in order if it runs, and starts it on the same files, socket and port. */
-  restart(moreArgs?: readonly string[]): Promise<void>;
-  /** Stops it and removes every file. Idempotent. */
-  stop(): Promise<void>;
-}
+export type MariadbServer = DatabaseServer;
 
 /** Starts a throw-away server; installs MariaDB where it is missing. About a second. */
 export async function startMariadb(options: MariadbOptions = {}): Promise<MariadbServer> {
-  const installation = await ensureMariadb();
+  const installation = await ensureMariadb(options.version);
   const template = await dataDirectoryTemplate(installation);
-  const files = prepareFiles(template, installation, options);
-  const server = new ThrowAwayMariadb({ installation, files, port: await freePort() }, options);
-  try {
-    await server.start([]);
-  } catch (thrown) {
-    await server.stop();
-    throw thrown;
-  }
-  return server;
+  const files = prepareDatabaseFiles("mariadb", template, installation, options);
+  const program = programOf(installation, options);
+  return startDatabase({ program, files, port: await freePort() }, options);
 }
 
-interface Files {
-  readonly directory: string;
-  readonly datadir: string;
-  readonly binlogDir: string;
-  readonly tls: TlsFiles | null;
-}
-
-function prepareFiles(template: string, installation: MariadbInstallation, options: MariadbOptions): Files {
-  const directory = throwAwayDirectory("mariadb");
-  const datadir = join(directory, "data");
-  const binlogDir = join(directory, "binlog");
-  cpSync(template, datadir, { recursive: true });
-  mkdirSync(binlogDir);
-  mkdirSync(join(directory, "tmp"));
-  const tls = options.tls === true ? makeTlsFiles(join(directory, "tls")) : null;
-  if (installation.user !== null) {
-    spawnSync("chown", ["-R", `${installation.user.uid}:${installation.user.gid}`, directory]);
-  }
-  return { directory, datadir, binlogDir, tls };
-}
-
-function isRow(value: unknown): value is SqlRow {
-  return typeof value === "object" && value !== null && !("affectedRows" in value && "insertId" in value);
-}
-
-interface Place {
-  readonly installation: MariadbInstallation;
-  readonly files: Files;
-  readonly port: number;
-}
-
-class ThrowAwayMariadb implements MariadbServer {
-  readonly socket: string;
-  readonly port: number;
-  readonly datadir: string;
-  readonly binlogDir: string;
-  readonly tls: TlsFiles | null;
-  readonly version: string;
-  readonly #place: Place;
-  readonly #options: MariadbOptions;
-  #process: ServerProcess | null = null;
-  #root: Promise<Connection> | null = null;
-  #open = new Set<Connection>();
-
-  constructor(place: Place, options: MariadbOptions) {
-    this.#place = place;
-    this.#options = options;
-    this.socket = join(place.files.directory, "mysqld.sock");
-    this.port = place.port;
-    this.datadir = place.files.datadir;
-    this.binlogDir = place.files.binlogDir;
-    this.tls = place.files.tls;
-    this.version = place.installation.version;
-  }
-
-  pid(): number {
-    if (this.#process === null) throw new Error("the database does not run");
-    return this.#process.pid;
-  }
-
-  async start(moreArgs: readonly string[]): Promise<void> {
-    const { files, installation } = this.#place;
-    const defaults = join(files.directory, "my.cnf");
-    writeFileSync(defaults, this.#configuration(), { mode: 0o644 });
-    this.#process = startProcess({
-      command: installation.command,
-      args: [`--defaults-file=${defaults}`, ...(this.#options.args ?? []), ...moreArgs],
-      logFile: join(files.directory, "mariadbd.log"),
-      ...(installation.user === null ? {} : { user: installation.user }),
-    });
-    await waitUntilReady(this.#process, () => this.#answers(), 60_000);
-  }
-
-  async query(sql: string): Promise<SqlRow[]> {
-    this.#root ??= this.connection({ multipleStatements: true });
-    const connection = await this.#root;
-    const [answer] = await connection.query(sql);
-    if (!Array.isArray(answer)) return [];
-    const results: unknown[] = answer;
-    const last = results.at(-1);
-    return (Array.isArray(last) ? last : results).filter(isRow);
-  }
-
-  async connection(options: ConnectionOptions = {}): Promise<Connection> {
-    const connection = await createConnection({
-      ...(options.host === undefined && options.port === undefined ? { socketPath: this.socket } : {}),
-      user: "root",
-      supportBigNumbers: true,
-      bigNumberStrings: true,
-      dateStrings: true,
-      ...options,
-    });
-    // Without a listener, a server that is killed ends the test process.
-    connection.on("error", () => {});
-    this.#open.add(connection);
-    return connection;
-  }
-
-  async loadMagento(options: MagentoTablesOptions = {}): Promise<void> {
-    const connection = await this.connection({ multipleStatements: true, charset: "utf8mb4" });
-    try {
-      await connection.query(magentoTablesSql(options));
-    } finally {
-      this.#open.delete(connection);
-      await connection.end();
-    }
-  }
-
-  async createAgentUser(options: AgentUserOptions = {}): Promise<AgentUser> {
-    const user = options.user ?? "magento_edge_agent";
-    const password = options.password ?? "agent-password";
-    const database = options.database ?? "magento_db";
-    const grants = options.grants ?? [
-      `SELECT ON \`${database}\`.*`,
-      "REPLICATION SLAVE ON *.*",
-      "BINLOG MONITOR ON *.*",
-    ];
-    const account = `'${user}'@'%'`;
-    const statements = [`CREATE OR REPLACE USER ${account} IDENTIFIED BY '${password}'`];
-    for (const grant of grants) statements.push(`GRANT ${grant} TO ${account}`);
-    await this.query(statements.join(";"));
-    return { user, password };
-  }
-
-  async kill(): Promise<void> {
-    await this.#process?.kill();
-    this.#process = null;
-    this.#dropConnections();
-  }
-
-  async restart(moreArgs: readonly string[] = []): Promise<void> {
-    await this.#end();
-    await this.start(moreArgs);
-  }
-
-  async stop(): Promise<void> {
-    await this.#end();
-    removeDirectory(this.#place.files.directory);
-  }
-
-  async #end(): Promise<void> {
-    this.#dropConnections();
-    // A dump connection that does not read can hold an orderly stop up for long.
-    await this.#process?.stop(20_000);
-    this.#process = null;
-  }
-
-  #dropConnections(): void {
-    for (const connection of this.#open) connection.destroy();
-    this.#open = new Set();
-    this.#root = null;
-  }
-
-  async #answers(): Promise<boolean> {
-    try {
-      const connection = await createConnection({ socketPath: this.socket, user: "root" });
-      await connection.end();
-      return true;
-    } catch {
-      return false;
-    }
-  }
-
-  /** Small and quick to start; durability against power cuts is not what these tests look at. */
-  #configuration(): string {
-    const { files } = this.#place;
-    const lines = [
-      "[mariadbd]",
-      `datadir=${files.datadir}`,
-      `tmpdir=${join(files.directory, "tmp")}`,
-      `socket=${this.socket}`,
-      `port=${this.port}`,
-      `pid_file=${join(files.directory, "mariadbd.pid")}`,
-      "bind_address=127.0.0.1",
-      "skip_name_resolve=ON",
-      "character_set_server=utf8mb4",
-      "collation_server=utf8mb4_general_ci",
-      "default_time_zone='+00:00'",
-      "max_allowed_packet=64M",
-      `server_id=${this.#options.serverId ?? 1}`,
-      `log_bin=${join(files.binlogDir, "binlog")}`,
-      "binlog_format=ROW",
-      `binlog_row_image=${this.#options.rowImage ?? "FULL"}`,
-      `binlog_row_metadata=${this.#options.rowMetadata ?? "FULL"}`,
-      "sync_binlog=0",
-      "innodb_buffer_pool_size=64M",
-      "innodb_log_file_size=16M",
-      "innodb_flush_log_at_trx_commit=2",
-      "innodb_buffer_pool_dump_at_shutdown=OFF",
-      "innodb_buffer_pool_load_at_startup=OFF",
-      "performance_schema=OFF",
-    ];
-    if (files.tls !== null) {
-      lines.push(`ssl_ca=${files.tls.ca}`, `ssl_cert=${files.tls.cert}`, `ssl_key=${files.tls.key}`);
-    }
-    return `${lines.join("\n")}\n`;
-  }
+function programOf(installation: MariadbInstallation, options: MariadbOptions): DatabaseProgram {
+  return {
+    flavour: "mariadb",
+    version: installation.version,
+    user: installation.user,
+    start: (args, files) => startInstalled(installation, args, files.directory),
+    section: "mariadbd",
+    settings: () => [`binlog_row_metadata=${options.rowMetadata ?? "FULL"}`, "innodb_log_file_size=16M"],
+    createUser: (account, password) => [`CREATE OR REPLACE USER ${account} IDENTIFIED BY '${password}'`],
+    monitorRight: "BINLOG MONITOR",
+  };
 }

@@ -2,13 +2,14 @@ import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { test } from "node:test";
 import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { writeClusterFiles } from "./cluster-files.ts";
 import { startDaprd } from "./daprd.ts";
 import { withLock } from "./locks.ts";
 import { startMariadb } from "./mariadb.ts";
+import { startMysql } from "./mysql.ts";
 import { freePorts } from "./ports.ts";
 import { startProcess } from "./processes.ts";
 import { startRedis } from "./redis.ts";
@@ -27,6 +28,57 @@ async function untilGone(pid: number): Promise<void> {
     await new Promise((resolve) => setTimeout(resolve, 25));
   assert.equal(lives(pid), false, `process ${pid} is still there`);
 }
+
+for (const newer of [
+  { name: "MariaDB 11.8", start: () => startMariadb({ version: "11.8", serverId: 7, tls: true }) },
+  { name: "MySQL", start: () => startMysql({ rowMetadata: "MINIMAL", serverId: 7, tls: true }) },
+  { name: "MySQL without GTIDs", start: () => startMysql({ gtid: false, nativeForeignKeys: true }) },
+]) {
+  test(`${newer.name} starts from its own tree, keeps data over kill -9, leaves no process, file or mount`, async () => {
+    const server = await newer.start();
+    const pid = server.pid();
+    try {
+      assert.match(server.version, server.flavour === "mysql" ? /^9\.7\./ : /^11\.8\./);
+      assert.equal(readFileSync(`/proc/${pid}/status`, "utf8").includes("\nUid:\t0\t"), false, "not as root");
+      await server.loadMagento({ seed: true, foreignKeys: true });
+      const { user, password } = await server.createAgentUser();
+      const agent = await server.connection({ host: "127.0.0.1", port: server.port, user, password });
+      await assert.rejects(agent.query("DELETE FROM magento_db.sales_order"), {
+        code: "ER_TABLEACCESS_DENIED_ERROR",
+      });
+      await server.kill();
+      await server.restart();
+      const [kept] = await server.query("SELECT count(*) n FROM magento_db.sales_order");
+      assert.equal(kept?.["n"], "1");
+      assert.ok(existsSync(join(server.binlogDir, "binlog.000002")));
+    } finally {
+      await server.stop();
+    }
+    assert.equal(lives(pid), false);
+    assert.equal(existsSync(dirname(server.datadir)), false);
+    assert.equal(readFileSync("/proc/self/mounts", "utf8").includes(dirname(server.datadir)), false);
+  });
+}
+
+test("MySQL has what was asked for: GTIDs, metadata, cascades, authentication, TLS", async () => {
+  const server = await startMysql({ gtid: false, rowMetadata: "MINIMAL", nativeForeignKeys: true });
+  const other = await startMysql();
+  try {
+    const ask =
+      "SELECT @@gtid_mode g, @@binlog_row_metadata m, @@innodb_native_foreign_keys f, @@binlog_format b";
+    assert.deepEqual(await server.query(ask), [{ g: "OFF", m: "MINIMAL", f: "1", b: "ROW" }]);
+    assert.deepEqual(await other.query(ask), [{ g: "ON", m: "FULL", f: "0", b: "ROW" }]);
+    const [mine] = await server.query("SELECT @@server_uuid u");
+    const [theirs] = await other.query("SELECT @@server_uuid u");
+    assert.notEqual(mine?.["u"], theirs?.["u"]);
+    await server.createAgentUser({ database: "mysql" });
+    const [account] = await server.query("SELECT plugin FROM mysql.user WHERE user='magento_edge_agent'");
+    assert.equal(account?.["plugin"], "caching_sha2_password");
+  } finally {
+    await server.stop();
+    await other.stop();
+  }
+});
 
 test("MariaDB starts with the binlog settings asked for, keeps data over kill -9, leaves nothing", async () => {
   const server = await startMariadb({ rowMetadata: "MINIMAL", serverId: 7, tls: true });

@@ -1,0 +1,171 @@
+/**
+ * Root file systems of Debian releases other than this machine's, made by debootstrap once and kept
+ * in the cache. A program of such a tree runs by the tree's own loader and libraries, under the
+ * machine's own paths: no change of root, no /proc, no /dev, so nothing is left to unmount.
+ */
+import { spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { cacheDirectory } from "./cache.ts";
+import { withLock } from "./locks.ts";
+import { ensureDebianPackages, PackagesMissingError } from "./packages.ts";
+
+const recipe = "1";
+const bulk = [
+  "var/cache/apt/archives",
+  "var/lib/apt/lists",
+  "usr/share/doc",
+  "usr/share/man",
+  "usr/share/locale",
+];
+
+export interface TreeWanted {
+  /** "sid", "trixie", "bookworm". */
+  readonly suite: string;
+  readonly packages: readonly string[];
+  /** What it is for, in the messages. */
+  readonly why: string;
+}
+
+export interface Account {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/**
+ * The directory of such a tree; made where it is missing (about half a minute). Root is needed to
+ * make one. Never changed afterwards: whoever needs to write into it works on a copy.
+ */
+export async function ensureDebianTree({ suite, packages, why }: TreeWanted): Promise<string> {
+  const text = [recipe, suite, ...packages].join(" ");
+  const key = createHash("sha256").update(text).digest("hex").slice(0, 16);
+  const tree = join(cacheDirectory("debian"), `${suite}-${key}`);
+  if (existsSync(tree)) return tree;
+  await ensureDebianPackages(["debootstrap"], why);
+  return withLock(`debian-tree-${key}`, async () => {
+    if (existsSync(tree)) return tree;
+    if (process.getuid?.() !== 0) {
+      throw new PackagesMissingError(`${why} needs a Debian ${suite} tree, which only root can make`);
+    }
+    process.stderr.write(`setup: making a Debian ${suite} tree with ${packages.join(", ")} (${why}; once)\n`);
+    const partial = `${tree}.partial`;
+    // What a run left that was killed: the lock says that nobody works on it.
+    removeTree(partial);
+    const made = await debootstrap(["--variant=minbase", `--include=${packages.join(",")}`, suite, partial]);
+    if (made.status !== 0) {
+      removeTree(partial);
+      throw new PackagesMissingError(`debootstrap of ${suite} failed: ${made.output.slice(-2000)}`);
+    }
+    for (const directory of bulk) {
+      rmSync(join(partial, directory), { recursive: true, force: true });
+      mkdirSync(join(partial, directory), { recursive: true });
+    }
+    renameSync(partial, tree);
+    return tree;
+  });
+}
+
+/** A debootstrap that was killed can have left /proc mounted inside: unmounted before removal. */
+function removeTree(tree: string): void {
+  for (const inside of ["proc", "sys", "dev/pts", "dev"]) {
+    spawnSync("umount", ["--lazy", join(tree, inside)], { stdio: "ignore" });
+  }
+  spawnSync("rm", ["-rf", "--one-file-system", tree]);
+}
+
+function debootstrap(args: readonly string[]): Promise<{ status: number; output: string }> {
+  return new Promise((resolve, reject) => {
+    // Its mounts live in a mount namespace of its own and vanish with it.
+    const child = spawn("unshare", ["--mount", "debootstrap", ...args], {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, DEBIAN_FRONTEND: "noninteractive" },
+    });
+    let output = "";
+    const collect = (chunk: Buffer): void => {
+      output += chunk.toString("utf8");
+    };
+    child.stdout.on("data", collect);
+    child.stderr.on("data", collect);
+    child.on("error", reject);
+    child.on("close", (code) => resolve({ status: code ?? 1, output }));
+  });
+}
+
+export interface TreeProgram {
+  readonly tree: string;
+  /** Path inside the tree. */
+  readonly program: string;
+  /** An empty directory under which the program sees the tree, `treeRoot(...)`. */
+  readonly mountPoint: string;
+  /** Only root can change it; null: this one. */
+  readonly user: Account | null;
+}
+
+/** Where the program finds its tree's files. */
+export function treeRoot({ tree, mountPoint, user }: TreeProgram): string {
+  return user === null ? tree : mountPoint;
+}
+
+/**
+ * The command line of a tree's program. Another user cannot reach a cache that lies in root's home,
+ * so the tree is mounted for it, in a mount namespace that ends with the process.
+ */
+export function treeCommand(run: TreeProgram, args: readonly string[]): [string, ...string[]] {
+  const root = treeRoot(run);
+  const libraries = ["usr/lib/x86_64-linux-gnu", "usr/lib/aarch64-linux-gnu", "usr/lib/mysql/private"];
+  const loader = ["lib64/ld-linux-x86-64.so.2", "lib/ld-linux-aarch64.so.1"].find((path) =>
+    existsSync(join(run.tree, path)),
+  );
+  if (loader === undefined) throw new Error(`${run.tree} has no loader of x64 or arm64`);
+  const program: [string, ...string[]] = [
+    join(root, loader),
+    "--library-path",
+    libraries.map((path) => join(root, path)).join(":"),
+    join(root, run.program),
+    ...args,
+  ];
+  if (run.user === null) return program;
+  // Made before the program starts, and again by nobody: it is only a place to mount on.
+  mkdirSync(run.mountPoint, { recursive: true });
+  return [
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    'mount --bind "$1" "$2" && shift 2 && exec "$@"',
+    "sh",
+    run.tree,
+    run.mountPoint,
+    "setpriv",
+    `--reuid=${run.user.uid}`,
+    `--regid=${run.user.gid}`,
+    "--clear-groups",
+    // The change of user has taken the parent's death signal away.
+    "--pdeathsig",
+    "KILL",
+    ...program,
+  ];
+}
+
+/** A path inside a tree whose tools run there by chroot, in a mount namespace of its own. */
+export function runInTree(tree: string, workDirectory: string, command: readonly string[]): void {
+  const done = spawnSync(
+    "unshare",
+    [
+      "--mount",
+      "sh",
+      "-c",
+      'mount --bind "$2" "$1/mnt" && mount -t proc proc "$1/proc" && tree="$1" && shift 2 && exec chroot "$tree" "$@"',
+      "sh",
+      tree,
+      workDirectory,
+      ...command,
+    ],
+    { encoding: "utf8" },
+  );
+  if (done.status !== 0) {
+    const why = done.error?.message ?? `${done.stdout}${done.stderr}`.slice(-2000);
+    throw new Error(`${command[0] ?? ""} in ${tree} failed (${done.status ?? "no status"}): ${why}`);
+  }
+}
