@@ -14,7 +14,7 @@ export interface PartLimits {
   readonly rows: number;
 }
 
-export const partLimits: PartLimits = { bytes: 4 * 1024 * 1024, rows: 8_192 };
+export const partLimits: PartLimits = { bytes: 2 * 1024 * 1024, rows: 2_048 };
 
 /** More savepoints or rolled-back stretches than this in one group are not kept apart. */
 const MARKS_MAX = 10_000;
