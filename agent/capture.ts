@@ -11,6 +11,7 @@ import type { CaptureObserver, ChangeSource, EventEncoder, SpoolWriter } from ".
 import { assert } from "./kernel/assert.ts";
 import { asError } from "./kernel/errors.ts";
 import type { Clock, Service } from "./kernel/service.ts";
+import { PayloadArena } from "./payload-arena.ts";
 
 export interface CaptureParts {
   readonly source: ChangeSource;
@@ -29,6 +30,21 @@ interface EncodedBatch {
   readonly rows: number;
 }
 
+/**
+ * Payload memory by turns: while one batch is encoded the append of the one before may be under way,
+ * and that of the one before that has returned.
+ */
+class ArenaPair {
+  #now = new PayloadArena();
+  #before = new PayloadArena();
+
+  next(): PayloadArena {
+    [this.#now, this.#before] = [this.#before, this.#now];
+    this.#now.reset();
+    return this.#now;
+  }
+}
+
 export class Capture implements Service {
   readonly name = "capture";
   readonly #parts: CaptureParts;
@@ -37,6 +53,7 @@ export class Capture implements Service {
   #lastProgressMs: number;
   /** Events that earlier parts of the transaction under way have made (ports.ts, EncodeContext). */
   #eventsBefore = 0;
+  readonly #arenas = new ArenaPair();
 
   constructor(parts: CaptureParts) {
     this.#parts = parts;
@@ -89,6 +106,7 @@ export class Capture implements Service {
 
   #encode(items: readonly SourceItem[]): EncodedBatch | null {
     const capturedAtMs = this.#parts.clock.wallMs();
+    const payloads = this.#arenas.next();
     let events: OutboundEvent[] = [];
     let checkpoint: Checkpoint | null = null;
     let rows = 0;
@@ -100,6 +118,7 @@ export class Capture implements Service {
         epoch: checkpoint.epoch,
         capturedAtMs,
         eventsBefore: this.#eventsBefore,
+        payloads,
       });
       events = events.length === 0 ? made : appendAll(events, made);
       if (item.kind === "transaction") {

@@ -52,12 +52,20 @@ export interface EventEncoder {
   encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[];
 }
 
+/** Where encoded payloads are put. */
+export interface PayloadWriter {
+  /** The text in UTF-8. The bytes may be used again once their batch is durable. */
+  write(text: string): Buffer;
+}
+
 export interface EncodeContext {
   readonly epoch: number;
   /** When the agent captured it: milliseconds since 1970. */
   readonly capturedAtMs: number;
   /** Events that earlier parts of the same transaction made; 0 for a whole one. */
   readonly eventsBefore: number;
+  /** Where entity events' payloads go; without it each has memory of its own. */
+  readonly payloads?: PayloadWriter;
 }
 
 // ---------------------------------------------------------------------------------------------

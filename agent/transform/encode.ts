@@ -3,7 +3,7 @@
  * goes to the spool and from there to Dapr byte by byte.
  */
 import type { OutboundEvent, TransactionPart, Value } from "../change.ts";
-import type { EncodeContext } from "../ports.ts";
+import type { EncodeContext, PayloadWriter } from "../ports.ts";
 import { treatedUnits } from "./entity-plan.ts";
 import type { EntityPlan, FieldPlan, FieldText } from "./entity-plan.ts";
 import { magentoIdOf } from "./identity.ts";
@@ -23,6 +23,7 @@ import { embed, embedValue, numberText, stringText, textUnits } from "./wire.ts"
 export interface PartFrame {
   readonly part: TransactionPart;
   readonly capturedAtMs: number;
+  readonly payloads: PayloadWriter;
   readonly sequencePrefix: string;
   readonly idPrefix: string;
   readonly traceId: string;
@@ -64,6 +65,8 @@ const beforeStart = embed(',"before":{');
 const changedEnd = embed("]");
 const objectEnd = embed("}");
 
+const ownMemory: PayloadWriter = { write: (text) => Buffer.from(text, "utf8") };
+
 /**
  * @param instance identity of the agent's state
  * @param eventsInPart events that this part makes
@@ -86,6 +89,7 @@ export function partFrame(
   return {
     part,
     capturedAtMs: context.capturedAtMs,
+    payloads: context.payloads ?? ownMemory,
     sequencePrefix: streamSequencePrefix(context.epoch, part.end),
     idPrefix: prefix,
     traceId: traceIdOf(prefix),
@@ -154,7 +158,7 @@ export class EventComposer {
       plan.afterMagentoId + id + afterEventId + sequence + plan.beforeSyncedAt + frame.syncedAt + endQuote;
     if (cut.stubBytes === null) text += this.#body(planned, cut);
     else text += embed(`,"bytes":${cut.stubBytes}`);
-    return Buffer.from(text + plan.originStart + frame.originRest, "utf8");
+    return frame.payloads.write(text + plan.originStart + frame.originRest);
   }
 
   #body(planned: PlannedEvent, cut: Cut): string {

@@ -1,0 +1,41 @@
+/**
+ * Memory for the payloads of one batch, used again for a later batch.
+ *
+ * Payloads live for milliseconds, from their encoding until their append is durable, and a busy agent
+ * makes tens of megabytes a second of them. Left to the collector they pile up outside the heap, where
+ * it hardly sees them. The caller of `reset` vouches that nobody reads the batch's payloads any more.
+ */
+import type { PayloadWriter } from "./ports.ts";
+
+const SLAB_BYTES = 256 * 1024;
+/** Slabs that are kept between batches; a larger batch gives the rest back. */
+const KEPT_SLABS = 16;
+/** A UTF-16 unit takes at most three bytes in UTF-8. */
+const BYTES_PER_UNIT_MAX = 3;
+
+export class PayloadArena implements PayloadWriter {
+  readonly #slabs: Buffer[] = [];
+  #slab = 0;
+  #used = 0;
+
+  write(text: string): Buffer {
+    const bytesMax = text.length * BYTES_PER_UNIT_MAX;
+    // What would waste much of a slab has memory of its own.
+    if (bytesMax > SLAB_BYTES / 4) return Buffer.from(text, "utf8");
+    if (this.#used + bytesMax > SLAB_BYTES) {
+      this.#slab += 1;
+      this.#used = 0;
+    }
+    const slab = (this.#slabs[this.#slab] ??= Buffer.allocUnsafeSlow(SLAB_BYTES));
+    const start = this.#used;
+    this.#used += slab.write(text, start, "utf8");
+    return slab.subarray(start, this.#used);
+  }
+
+  /** Every payload written so far becomes invalid. */
+  reset(): void {
+    this.#slab = 0;
+    this.#used = 0;
+    if (this.#slabs.length > KEPT_SLABS) this.#slabs.length = KEPT_SLABS;
+  }
+}
