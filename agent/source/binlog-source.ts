@@ -45,11 +45,11 @@ export interface BinlogSource extends ChangeSource {
 
 const defaultLimits: StreamLimits = {
   parts: partLimits,
-  queueBytes: 4 * 1024 * 1024,
+  queueBytes: 1024 * 1024,
   pauseMs: 10_000,
   heartbeatMs: 5_000,
-  pullRows: 1_000,
-  pullBytes: 1024 * 1024,
+  pullRows: 500,
+  pullBytes: 512 * 1024,
   progressMs: 1_000,
   progressBytes: 8 * 1024 * 1024,
 };

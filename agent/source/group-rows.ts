@@ -14,7 +14,7 @@ export interface PartLimits {
   readonly rows: number;
 }
 
-export const partLimits: PartLimits = { bytes: 2 * 1024 * 1024, rows: 2_048 };
+export const partLimits: PartLimits = { bytes: 1024 * 1024, rows: 1_024 };
 
 /** More savepoints or rolled-back stretches than this in one group are not kept apart. */
 const MARKS_MAX = 10_000;

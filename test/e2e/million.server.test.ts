@@ -9,7 +9,7 @@ const cgroupMaxMib = 256;
 
 test(`${rows} rows in one transaction are captured under ${anonymousMaxMib} MiB anonymous and ${cgroupMaxMib} MiB in all`, async () => {
   const cgroup = makeMemoryCgroup(cgroupMaxMib);
-  const stack = await Stack.start({ brokerless: true, cgroup });
+  const stack = await Stack.start({ form: "bundle", brokerless: true, cgroup });
   try {
     await stack.agent.start();
     await stack.untilReading();
