@@ -101,16 +101,6 @@ export class ConsumerProcess {
     return new Applier(this.databaseFile, {});
   }
 
-  /** The daprd beside it was killed with its broker: starts it again. */
-  async reconnect(): Promise<void> {
-    await this.#sidecar.restart();
-  }
-
-  /** kill -9 of the daprd beside it. */
-  async cutOff(): Promise<void> {
-    await this.#sidecar.kill();
-  }
-
   log(): string {
     return this.#process.log();
   }
