@@ -9,7 +9,11 @@ import { QueueKeyWriter, queueKey } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { DamagedRecord, decodeEvent } from "./record.ts";
 
-/** Bytes that one step of an iterator may hold. */
+/**
+ * Records and bytes of one step. The addon keeps the last step of a closed iterator, and room for
+ * its records, until V8 happens to collect the object; V8 does not know of that memory.
+ */
+const STEP_RECORDS = 64;
 const STEP_BYTES = 256 * 1024;
 
 export class QueueRecords {
@@ -34,7 +38,8 @@ export class QueueRecords {
     const iterator = this.#database.iterator({
       gte: queueKey(queue, after + 1),
       lte: queueKey(queue, through),
-      limit: limits.maxEvents,
+      // The range is the limit: with one of its own the iterator would not take the releasing step.
+      limit: -1,
       reverse: false,
       fillCache: false,
       highWaterMarkBytes: Math.min(limits.maxBytes, STEP_BYTES),
@@ -44,7 +49,7 @@ export class QueueRecords {
     } catch (error) {
       if (events.length === 0) throw error;
     } finally {
-      await iterator.close();
+      await release(iterator);
     }
     return events;
   }
@@ -72,7 +77,7 @@ export class QueueRecords {
 
   async #step(run: Run, seq: Seq, iterator: RecordIterator): Promise<[Buffer, Buffer][]> {
     try {
-      const entries = await iterator.nextv(run.through - seq + 1);
+      const entries = await iterator.nextv(Math.min(STEP_RECORDS, run.through - seq + 1));
       if (entries.length > 0) return entries;
     } catch (cause) {
       if (!isCorruption(cause)) {
@@ -94,6 +99,16 @@ export class QueueRecords {
     const what = found.cause instanceof DamagedRecord ? found.cause.damage : "unreadable";
     return this.#evidence.keep(queue, seq, { what, ...found });
   }
+}
+
+/**
+ * One more step of one record, at most, takes the place of the last step in the addon's memory.
+ * Without it, reading a large backlog held hundreds of megabytes in closed iterators.
+ */
+async function release(iterator: RecordIterator): Promise<void> {
+  // What it reads, and whether it can, is the business of the read that begins there.
+  await iterator.nextv(1).catch(() => []);
+  await iterator.close();
 }
 
 interface Run {
