@@ -138,7 +138,7 @@ export class DumpConnection {
     this.#raw = null;
     if (zongji === null) return;
     // The library only says that it sends no more: the server would go on streaming to nobody.
-    const sockets = hasInsides(zongji) ? [zongji.connection?.stream, zongji.ctrlConnection?.stream] : [];
+    const sockets = hasConnections(zongji) ? [zongji.connection?.stream, zongji.ctrlConnection?.stream] : [];
     zongji.removeAllListeners("error");
     zongji.on("error", () => undefined);
     zongji.stop();
@@ -238,7 +238,12 @@ class Registration implements WritablePacket {
 
 /** The library is pinned to one version; its types leave these out. */
 function hasInsides(zongji: object): zongji is Insides {
-  return "connection" in zongji && "ctrlConnection" in zongji && "BinlogClass" in zongji;
+  return hasConnections(zongji) && "BinlogClass" in zongji;
+}
+
+/** These are there from the first moment on, also while they still shake hands. */
+function hasConnections(zongji: object): zongji is Pick<Insides, "connection" | "ctrlConnection"> {
+  return "connection" in zongji && "ctrlConnection" in zongji;
 }
 
 /** What the listener throws by itself is either the agent's error or a mistake in it. */

@@ -10,7 +10,8 @@ import { systemClock } from "../../agent/kernel/service.ts";
 import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
 import type { StreamLimits } from "../../agent/source/stream.ts";
-import { type MariadbOptions, type MariadbServer, startMariadb } from "../servers/mariadb.ts";
+import type { DatabaseServer } from "../servers/database.ts";
+import type { KindOptions, ServerKind } from "../servers/matrix.ts";
 
 export const tables: readonly FollowedTable[] = [
   { table: "thing", columns: ["id", "name", "gone"], keyColumns: [0] },
@@ -18,10 +19,11 @@ export const tables: readonly FollowedTable[] = [
 ];
 
 export const create = `CREATE DATABASE IF NOT EXISTS shop; USE shop;
-  CREATE OR REPLACE TABLE thing (id int PRIMARY KEY, skipped text, name varchar(50));
-  CREATE OR REPLACE TABLE other (id int PRIMARY KEY);
-  CREATE OR REPLACE TABLE noise (id int AUTO_INCREMENT PRIMARY KEY, v text);
-  CREATE OR REPLACE TABLE plain (id int) ENGINE=MyISAM`;
+  DROP TABLE IF EXISTS thing, other, noise, plain;
+  CREATE TABLE thing (id int PRIMARY KEY, skipped text, name varchar(50));
+  CREATE TABLE other (id int PRIMARY KEY);
+  CREATE TABLE noise (id int AUTO_INCREMENT PRIMARY KEY, v text);
+  CREATE TABLE plain (id int) ENGINE=MyISAM`;
 
 export interface Followed {
   readonly source: BinlogSource;
@@ -41,7 +43,7 @@ export interface FollowOptions {
   readonly onBatch?: () => Promise<void>;
 }
 
-let server: MariadbServer;
+let server: DatabaseServer;
 let nextServerId = 5_000;
 
 export function settingsOf(changes: Partial<SourceSettings> = {}): SourceSettings {
@@ -166,8 +168,8 @@ export async function following(options: FollowOptions = {}): Promise<Followed> 
 }
 
 /** Starts the server that everything here works with from now on. */
-export async function useServer(options: MariadbOptions): Promise<MariadbServer> {
-  server = await startMariadb(options);
+export async function useServer(kind: ServerKind, options: KindOptions = {}): Promise<DatabaseServer> {
+  server = await kind.start(options);
   await server.query(create);
   await server.createAgentUser({ database: "shop" });
   return server;
@@ -180,14 +182,23 @@ export function bare(items: readonly SourceItem[]): unknown[] {
     .map((part) => ({ ...part, checkpoint: { ...part.checkpoint, epoch: 0 } }));
 }
 
-export async function killDumps(): Promise<void> {
-  for (const id of await dumps()) await server.query(`KILL ${id}`);
+/** Ids of the connections that stream; "Binlog Dump GTID" is one, too. */
+export async function dumps(): Promise<string[]> {
+  const connections = await server.query("SHOW PROCESSLIST");
+  return connections
+    .filter((row) => String(row["Command"]).startsWith("Binlog Dump"))
+    .map((row) => String(row["Id"]));
 }
 
-/** Ids of the server's dump threads. */
-export async function dumps(): Promise<string[]> {
-  const processes = await server.query("SHOW PROCESSLIST");
-  return processes.filter((row) => row["Command"] === "Binlog Dump").map((row) => String(row["Id"]));
+export async function killDumps(): Promise<void> {
+  for (const id of await dumps()) {
+    try {
+      await server.query(`KILL ${id}`);
+    } catch (thrown) {
+      // It has ended between the two questions.
+      if (!(thrown instanceof Error && "code" in thrown && thrown.code === "ER_NO_SUCH_THREAD")) throw thrown;
+    }
+  }
 }
 
 export async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {

@@ -1,0 +1,59 @@
+/** The kinds of server that the source has to read: its tests run on each of them. */
+import type { DatabaseOptions, DatabaseServer } from "./database.ts";
+import { startMariadb } from "./mariadb.ts";
+import { startMysql } from "./mysql.ts";
+
+/** binlog_row_metadata: all that a stream can say of its tables, or less. */
+export type RowMetadata = "FULL" | "MINIMAL" | "NO_LOG";
+
+export interface KindOptions extends DatabaseOptions {
+  /** Default: what the kind is about. */
+  readonly rowMetadata?: RowMetadata;
+}
+
+export interface ServerKind {
+  readonly name: string;
+  readonly flavour: "mariadb" | "mysql";
+  /** Whether transactions have GTIDs. */
+  readonly hasGtids: boolean;
+  /** The values of binlog_row_metadata that it knows, most first. */
+  readonly rowMetadata: readonly RowMetadata[];
+  start(options?: KindOptions): Promise<DatabaseServer>;
+}
+
+function mariadb(version: "10.11" | "11.8"): ServerKind {
+  return {
+    name: `MariaDB ${version}`,
+    flavour: "mariadb",
+    hasGtids: true,
+    rowMetadata: ["FULL", "MINIMAL", "NO_LOG"],
+    start: (options = {}) => startMariadb({ ...options, version }),
+  };
+}
+
+/** MySQL knows no NO_LOG: its MINIMAL says less than MariaDB's FULL, and no names. */
+function mysql(name: string, hasGtids: boolean, ownMetadata: "FULL" | "MINIMAL"): ServerKind {
+  return {
+    name,
+    flavour: "mysql",
+    hasGtids,
+    rowMetadata: ["FULL", "MINIMAL"],
+    start: ({ rowMetadata, ...options } = {}) =>
+      startMysql({
+        ...options,
+        gtid: hasGtids,
+        rowMetadata: rowMetadata === undefined ? ownMetadata : atLeastMinimal(rowMetadata),
+      }),
+  };
+}
+
+function atLeastMinimal(rowMetadata: RowMetadata): "FULL" | "MINIMAL" {
+  return rowMetadata === "FULL" ? "FULL" : "MINIMAL";
+}
+
+export const serverKinds: readonly ServerKind[] = [
+  mariadb("10.11"),
+  mariadb("11.8"),
+  mysql("MySQL 9.7", true, "FULL"),
+  mysql("MySQL 9.7 without GTIDs, with MINIMAL metadata", false, "MINIMAL"),
+];
