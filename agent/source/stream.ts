@@ -61,7 +61,8 @@ export class Stream {
   readonly #shapes: TableShapes;
   readonly #decoder: PartDecoder;
   readonly #namedMissing = new Set<string>();
-  #queue: (RawPart | TableEvent)[] = [];
+  /** What was taken is null until the array is cut: it must not keep a taken part's bytes alive. */
+  #queue: (RawPart | TableEvent | null)[] = [];
   #queueAt = 0;
   #queuedBytes = 0;
   #reader: BinlogReader | null = null;
@@ -171,9 +172,10 @@ export class Stream {
     const { limits } = this.#parts;
     while (this.#queueAt < this.#queue.length && rows < limits.pullRows && bytes < limits.pullBytes) {
       const next = this.#queue[this.#queueAt];
-      if (next === undefined) break;
+      if (next === undefined || next === null) break;
       const item = this.#decoded(next);
       if (item === null) break;
+      this.#queue[this.#queueAt] = null;
       this.#queueAt += 1;
       if ("bytes" in next) bytes += next.bytes;
       if (item.kind === "transaction") rows += item.changes.length;
