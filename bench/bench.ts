@@ -35,7 +35,7 @@ const sizes: Readonly<Record<string, Size>> = {
   quick: {
     runs: 3,
     captureRows: 100_000,
-    drainRows: 50_000,
+    drainRows: 150_000,
     backlogRows: 1_000_000,
     latencySamples: 300,
     hotEvents: 2000,
@@ -43,7 +43,7 @@ const sizes: Readonly<Record<string, Size>> = {
   full: {
     runs: 5,
     captureRows: 400_000,
-    drainRows: 200_000,
+    drainRows: 400_000,
     backlogRows: 1_000_000,
     latencySamples: 2000,
     hotEvents: 5000,
