@@ -8,6 +8,7 @@ import {
   unreadableEvent,
 } from "./binlog-event.ts";
 import { uuidText } from "./gtid-set.ts";
+import { readTag, readTaggedGtid } from "./gtid-tagged.ts";
 import type { StreamProgress } from "./stream-progress.ts";
 
 const mariadbFlag = { standalone: 1, preparedXa: 64 } as const;
@@ -23,12 +24,14 @@ export class GroupGtid {
   impliesBegin = false;
   preparesXa = false;
   commitTimeMs: number | null = null;
-  #kind: "none" | "mariadb" | "mysql" | "tagged" = "none";
+  #kind: "none" | "mariadb" | "mysql" = "none";
   #domainId = 0;
   #serverId = 0;
   #number: number | bigint = 0;
   readonly #uuidBytes = Buffer.alloc(16);
   #uuid = "";
+  /** The uuid, with the tag behind it where there is one. */
+  #source = "";
 
   clear(): void {
     this.isKnown = false;
@@ -43,22 +46,20 @@ export class GroupGtid {
     this.isKnown = true;
     const type = eventTypeAt(buffer, start);
     if (type === 162) this.#takeMariadb(buffer, start);
-    else if (type === TAGGED) this.#kind = "tagged";
+    else if (type === TAGGED) this.#takeTagged(buffer, start, end);
     else this.#takeMysql(buffer, start, end);
   }
 
   /** Null where the server gives the transaction none. */
   text(): string | null {
     if (this.#kind === "mariadb") return `${this.#domainId}-${this.#serverId}-${this.#number}`;
-    return this.#kind === "mysql" ? `${this.#uuid}:${this.#number}` : null;
+    return this.#kind === "mysql" ? `${this.#source}:${this.#number}` : null;
   }
 
   /** The group is done. */
   addTo(progress: StreamProgress): void {
     if (this.#kind === "mariadb") progress.mariadbGtids.add(this.#domainId, this.#serverId, this.#number);
-    else if (this.#kind === "mysql") progress.mysqlGtids.add(this.#uuid, Number(this.#number));
-    // What a tagged GTID names is not read yet; claiming a set without it would be wrong.
-    else if (this.#kind === "tagged") progress.gtidsKnown = false;
+    else if (this.#kind === "mysql") progress.mysqlGtids.add(this.#source, Number(this.#number));
   }
 
   #takeMariadb(buffer: Buffer, start: number): void {
@@ -92,6 +93,16 @@ export class GroupGtid {
     const number = uint64(buffer, body + at.number);
     if (typeof number === "bigint") throw unreadableEvent("a GTID's number is larger than 2^53");
     this.#kind = "mysql";
+    this.#source = this.#uuid;
+    this.#number = number;
+  }
+
+  #takeTagged(buffer: Buffer, start: number, end: number): void {
+    const { uuid, tag, number, commitMicros } = readTaggedGtid(buffer, start + HEADER_BYTES, end);
+    this.commitTimeMs =
+      commitMicros === null ? eventTimestamp(buffer, start) * 1000 : Number(commitMicros / 1000n);
+    this.#kind = "mysql";
+    this.#source = tag === "" ? uuidText(uuid) : `${uuidText(uuid)}:${tag}`;
     this.#number = number;
   }
 }
@@ -115,16 +126,24 @@ export function seedGtids(buffer: Buffer, start: number, end: number, progress: 
   progress.gtidsKnown = seedMysql(buffer.subarray(body, end), progress);
 }
 
-/** False for a set with tags, whose other form is not read. */
+/** False for a form that is not known. */
 function seedMysql(body: Buffer, progress: StreamProgress): boolean {
-  if (body.length < 8 || body[7] !== 0) return false;
+  const form = body[7];
+  if (body.length < 8 || (form !== 0 && form !== 1)) return false;
   let place = 8;
-  for (let source = body.readUInt32LE(0); source > 0; source -= 1) {
-    const uuid = uuidText(body.subarray(place, place + 16));
-    const intervals = Number(uint64(body, place + 16));
-    place += 24;
+  // With tags, the lowest byte of the count repeats the form.
+  for (let source = form === 0 ? body.readUInt32LE(0) : body.readUIntLE(1, 6); source > 0; source -= 1) {
+    let name = uuidText(body.subarray(place, place + 16));
+    place += 16;
+    if (form === 1) {
+      const { tag, end } = readTag(body, place, body.length);
+      if (tag !== "") name += `:${tag}`;
+      place = end;
+    }
+    const intervals = Number(uint64(body, place));
+    place += 8;
     for (let index = 0; index < intervals; index += 1, place += 16) {
-      progress.mysqlGtids.addInterval(uuid, Number(uint64(body, place)), Number(uint64(body, place + 8)) - 1);
+      progress.mysqlGtids.addInterval(name, Number(uint64(body, place)), Number(uint64(body, place + 8)) - 1);
     }
   }
   return true;

@@ -16,6 +16,7 @@ import type { KindOptions, ServerKind } from "../servers/matrix.ts";
 export const tables: readonly FollowedTable[] = [
   { table: "thing", columns: ["id", "name", "gone"], keyColumns: [0] },
   { table: "other", columns: ["id"], keyColumns: [0] },
+  { table: "document", columns: ["id", "doc"], keyColumns: [0] },
 ];
 
 export const create = `CREATE DATABASE IF NOT EXISTS shop; USE shop;
