@@ -56,7 +56,7 @@ function watchAcks(rig: Rig, standIn: DaprStandIn): () => number {
 
 const seeds = process.env["SEED"] === undefined ? [11, 12, 13, 14, 15] : [Number(process.env["SEED"])];
 for (const seed of seeds) {
-  test(`delivers everything in entity order under random faults (SEED=${seed})`, async () => {
+  test(`delivers everything in entity order under random faults, one event of an entity at a time (invariants 3, 4 and 5; SEED=${seed})`, async () => {
     const random = seededRandom(seed);
     const standIn = await startDaprStandIn();
     standIn.setScript(faultyScript(random));

@@ -295,6 +295,9 @@ test("a held topic does not block another", async (t) => {
   rig.queues.append(...many(300, (index) => ({ key: `k${index}` })));
   rig.queues.append(...many(300, (index) => ({ key: `s${index}`, queue: "migration.stock.changed" })));
   await until(() => standIn.delivered.length === 300, "the other topic is delivered");
+  // The last answers are still on their way when the stand-in has everything.
+  const stock = () => rig.forwarder.status().topics.find(({ topic }) => topic === "migration.stock.changed");
+  await until(() => stock()?.acked === 300, "the other topic is acknowledged");
   assert.deepEqual(
     rig.forwarder.status().topics.map(({ topic, held, acked }) => ({ topic, held, acked })),
     [

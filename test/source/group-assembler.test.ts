@@ -151,7 +151,7 @@ describe("groups of random histories", () => {
         assert.equal(small.end.position, maker.position);
       });
 
-      test(`give the same remaining parts from every checkpoint, proven, ${name} (seed ${seed})`, () => {
+      test(`give the same remaining parts from every checkpoint, proven, ${name} (invariant 2; seed ${seed})`, () => {
         const { maker, from } = randomHistory(seed, position);
         const limits = { bytes: 100 + (seed % 5) * 60, rows: 4 };
         const { items } = replay(maker, { from, limits });

@@ -182,7 +182,7 @@ test("only the last part of a transaction tells how many events the whole has", 
   );
 });
 
-test("the id depends neither on the epoch nor on the time of capture, and on the commit time", () => {
+test("the id depends neither on the epoch nor on the time of capture, and on the commit time (invariant 6)", () => {
   const transform = transformOf();
   const { list } = new Changes(transform).insert(anyTable, { id: 1, value: "a" });
   const idOf = (epoch: number, commitTimeMs: number): string | undefined =>
