@@ -4,7 +4,7 @@ import { test } from "node:test";
 
 import { AgentError } from "../../../agent/kernel/errors.ts";
 import { jsonText } from "../../../agent/source/decode/binary-json.ts";
-import { Random } from "./every-type.ts";
+import { Random } from "./random.ts";
 
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 1_000_000);
 console.log(`seed ${seed}`);

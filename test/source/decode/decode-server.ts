@@ -1,21 +1,26 @@
-/** A throw-away MariaDB whose binlog the decoder's tests read from its disk. */
+/** A throw-away server whose binlog the decoder's tests read from its disk. */
 import assert from "node:assert/strict";
 
 import type { SchemaColumn } from "../../../agent/source/decode/column-definition.ts";
-import { type MariadbServer, type SqlRow, startMariadb } from "../../servers/mariadb.ts";
+import type { DatabaseServer, SqlRow } from "../../servers/database.ts";
+import { type ServerKind, serverKinds } from "../../servers/matrix.ts";
 import { type DecodedTable, decodeTable, type RawEvent, readBinlogs } from "./binlog-file.ts";
 
 export class DecodeServer {
-  readonly #server: MariadbServer;
+  readonly #server: DatabaseServer;
+  readonly kind: ServerKind;
 
-  private constructor(server: MariadbServer) {
+  private constructor(server: DatabaseServer, kind: ServerKind) {
     this.#server = server;
+    this.kind = kind;
   }
 
-  static async start(): Promise<DecodeServer> {
-    const server = await startMariadb();
+  /** Default: the oldest MariaDB, where most corners of the format are. */
+  static async start(kind: ServerKind | undefined = serverKinds[0]): Promise<DecodeServer> {
+    assert.ok(kind !== undefined);
+    const server = await kind.start({ rowMetadata: "FULL" });
     await server.query("SET GLOBAL innodb_flush_log_at_trx_commit=0; CREATE DATABASE decode");
-    return new DecodeServer(server);
+    return new DecodeServer(server, kind);
   }
 
   stop(): Promise<void> {

@@ -9,7 +9,8 @@ import { compileTablePlan, needsSchema } from "../../../agent/source/decode/tabl
 import { AgentError } from "../../../agent/kernel/errors.ts";
 import { type DecodedTable, decodeTable, type RawEvent } from "./binlog-file.ts";
 import { DecodeServer, shownText } from "./decode-server.ts";
-import { everyType, Random } from "./every-type.ts";
+import { everyType } from "./every-type.ts";
+import { Random } from "./random.ts";
 import { libraryDecoder } from "./library.mjs";
 
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 1_000_000);

@@ -1,36 +1,7 @@
 /** A table over every type with random and extreme values, and what the server's SELECT gives. */
 import type { Value } from "../../../agent/change.ts";
-
-/** Seeded random numbers, so that a failure can be repeated. */
-export class Random {
-  #state: number;
-
-  constructor(seed: number) {
-    this.#state = seed >>> 0;
-  }
-
-  /** An integer from 0 to below `limit`. */
-  below(limit: number): number {
-    this.#state = (this.#state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(this.#state ^ (this.#state >>> 15), 1 | this.#state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 0x100000000) * limit);
-  }
-
-  pick<T>(from: readonly T[]): T {
-    const picked = from[this.below(from.length)];
-    if (picked === undefined) throw new Error("nothing to pick from");
-    return picked;
-  }
-
-  digits(count: number): string {
-    return Array.from({ length: count }, () => String(this.below(10))).join("");
-  }
-
-  bytes(count: number): Buffer {
-    return Buffer.from(Array.from({ length: count }, () => this.below(256)));
-  }
-}
+import { jsonLiteral, plainJson } from "./json-documents.ts";
+import type { Random } from "./random.ts";
 
 export interface TypedColumn {
   readonly name: string;
@@ -43,7 +14,20 @@ export interface TypedColumn {
   value(text: string): Value;
 }
 
-type Shape = Omit<TypedColumn, "name">;
+interface Shape extends Omit<TypedColumn, "name"> {
+  /** The servers that have it; default all. */
+  readonly on?: (server: TypedServer) => boolean;
+}
+
+/** What decides which types there are. */
+export interface TypedServer {
+  readonly flavour: "mariadb" | "mysql";
+  /** VECTOR came with MariaDB 11.7 and MySQL 9.0. */
+  readonly hasVectors: boolean;
+}
+
+const onMariadb = ({ flavour }: TypedServer): boolean => flavour === "mariadb";
+const onMysql = ({ flavour }: TypedServer): boolean => flavour === "mysql";
 
 const hex = (bytes: Buffer): string => `x'${bytes.toString("hex")}'`;
 const asText = (text: string): string => text;
@@ -214,6 +198,15 @@ const jsonShape: Shape = {
   literal: (random) => `'{"a": [1, "${random.digits(5)}"]}'`,
 };
 
+/** MySQL's JSON is binary; MariaDB's is a text. */
+const binaryJsonShape: Shape = {
+  definition: "json",
+  on: onMysql,
+  literal: jsonLiteral,
+  select: "CAST(? AS CHAR)",
+  value: (text) => ({ json: plainJson(text) }),
+};
+
 const shapes: readonly Shape[] = [
   ...[
     ["tinyint", 8],
@@ -242,7 +235,11 @@ const shapes: readonly Shape[] = [
     [38, 38],
     [33, 15],
     [16, 1],
-  ].map(([p, s]) => decimal(Number(p), Number(s))),
+  ].map(([p, s]) => ({
+    ...decimal(Number(p), Number(s)),
+    // MySQL takes 30 digits behind the point at most.
+    on: (server: TypedServer) => onMariadb(server) || Number(s) <= 30,
+  })),
   ...[0, 1, 2, 3, 4, 5, 6].flatMap(temporal),
   {
     definition: "date",
@@ -345,18 +342,27 @@ const shapes: readonly Shape[] = [
     select: "HEX(?)",
     value: base64FromHex,
   },
-  jsonShape,
-  printed(
-    "inet6",
-    (random) =>
-      `'${random.pick(["::", "::1", "::ffff:1.2.3.4", "::1.2.3.4", "2001:db8::ff00:42:8329", "1:0:0:2:0:0:0:3", "1:2:3:4:5:6:7:8", "fe80::", "0:0:1::"])}'`,
-  ),
-  printed("inet4", (random) => `'${random.pick(["0.0.0.0", "1.2.3.4", "255.255.255.255", "10.0.0.0"])}'`),
-  printed(
-    "uuid",
-    (random) =>
-      `'${random.pick(["00000000-0000-0000-0000-000000000000", "123e4567-e89b-12d3-a456-426655440000", "f47ac10b-58cc-4372-a567-0e02b2c30000"])}'`,
-  ),
+  { ...jsonShape, on: onMariadb },
+  binaryJsonShape,
+  {
+    ...binary("vector(3)", 0),
+    on: ({ hasVectors }: TypedServer) => hasVectors,
+    literal: (random) =>
+      hex(Buffer.from(Float32Array.from([random.below(9) / 4, -1.5, random.below(1000)]).buffer)),
+  },
+  ...[
+    printed(
+      "inet6",
+      (random) =>
+        `'${random.pick(["::", "::1", "::ffff:1.2.3.4", "::1.2.3.4", "2001:db8::ff00:42:8329", "1:0:0:2:0:0:0:3", "1:2:3:4:5:6:7:8", "fe80::", "0:0:1::"])}'`,
+    ),
+    printed("inet4", (random) => `'${random.pick(["0.0.0.0", "1.2.3.4", "255.255.255.255", "10.0.0.0"])}'`),
+    printed(
+      "uuid",
+      (random) =>
+        `'${random.pick(["00000000-0000-0000-0000-000000000000", "123e4567-e89b-12d3-a456-426655440000", "f47ac10b-58cc-4372-a567-0e02b2c30000"])}'`,
+    ),
+  ].map((shape) => ({ ...shape, on: onMariadb })),
 ];
 
 function shortestFloat(exact: number): number {
@@ -367,10 +373,17 @@ function shortestFloat(exact: number): number {
   return exact;
 }
 
-/** One nullable column for each type and edge. */
-export const everyType: readonly TypedColumn[] = shapes.map((shape, index) => ({
-  ...shape,
-  name: `c${index}`,
-  // TIMESTAMP is NOT NULL with a default of its own unless told otherwise.
-  definition: `${shape.definition} NULL`,
-}));
+/** One nullable column for each type and edge that the server knows. */
+export function everyTypeOf(server: TypedServer): readonly TypedColumn[] {
+  return shapes
+    .filter(({ on }) => on === undefined || on(server))
+    .map((shape, index) => ({
+      ...shape,
+      name: `c${index}`,
+      // TIMESTAMP is NOT NULL with a default of its own unless told otherwise.
+      definition: `${shape.definition} NULL`,
+    }));
+}
+
+/** Of the oldest server. */
+export const everyType: readonly TypedColumn[] = everyTypeOf({ flavour: "mariadb", hasVectors: false });

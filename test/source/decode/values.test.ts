@@ -8,7 +8,7 @@ import { parseColumnType } from "../../../agent/source/decode/column-definition.
 import * as numbers from "../../../agent/source/decode/numbers.ts";
 import * as temporal from "../../../agent/source/decode/temporal.ts";
 import { textReader } from "../../../agent/source/decode/text.ts";
-import { Random } from "./every-type.ts";
+import { Random } from "./random.ts";
 
 const seed = Number(process.env["TEST_SEED"] ?? Date.now() % 1_000_000);
 console.log(`seed ${seed}`);
