@@ -2,6 +2,8 @@
  * The whole road for tests: MariaDB with Magento's tables, the agent as a process, daprd and Redis.
  * Each part can be killed and started again. What was delivered is read back from Redis.
  */
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Applier } from "../../cluster/consumer/applier.ts";
 import { entityEvent } from "../../cluster/consumer/event.ts";
@@ -107,9 +109,17 @@ export class Stack {
   }
 
   async stop(): Promise<void> {
+    this.#tellOfCrash();
     await this.agent.remove();
     await this.#broker?.stop();
     await this.mariadb.stop();
+  }
+
+  /** A server that died under the test's own load is no finding about the agent: say so, with its words. */
+  #tellOfCrash(): void {
+    const log = readFileSync(join(this.mariadb.datadir, "..", "mariadbd.log"), "utf8");
+    const at = log.search(/got signal|Assertion .* failed/);
+    if (at >= 0) console.log(`the database server crashed:\n${log.slice(Math.max(0, at - 500), at + 3000)}`);
   }
 
   /** Writes one more row into each table and waits until all of them were delivered and nothing waits. */
