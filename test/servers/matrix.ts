@@ -18,6 +18,8 @@ export interface ServerKind {
   readonly hasGtids: boolean;
   /** The values of binlog_row_metadata that it knows, most first. */
   readonly rowMetadata: readonly RowMetadata[];
+  /** The value that it starts with. */
+  readonly ownMetadata: RowMetadata;
   start(options?: KindOptions): Promise<DatabaseServer>;
 }
 
@@ -27,6 +29,7 @@ function mariadb(version: "10.11" | "11.8"): ServerKind {
     flavour: "mariadb",
     hasGtids: true,
     rowMetadata: ["FULL", "MINIMAL", "NO_LOG"],
+    ownMetadata: "FULL",
     start: (options = {}) => startMariadb({ ...options, version }),
   };
 }
@@ -38,6 +41,7 @@ function mysql(name: string, hasGtids: boolean, ownMetadata: "FULL" | "MINIMAL")
     flavour: "mysql",
     hasGtids,
     rowMetadata: ["FULL", "MINIMAL"],
+    ownMetadata,
     start: ({ rowMetadata, ...options } = {}) =>
       startMysql({
         ...options,

@@ -1,27 +1,19 @@
 import assert from "node:assert/strict";
-import { after, before, test } from "node:test";
+import { after, before, describe, test } from "node:test";
 import { AgentError } from "../../agent/kernel/errors.ts";
 import { createBinlogSource } from "../../agent/source/binlog-source.ts";
 import { inspectServer } from "../../agent/source/preflight.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
-import { type MariadbServer, startMariadb } from "../servers/mariadb.ts";
+import type { DatabaseServer } from "../servers/database.ts";
+import { serverKinds } from "../servers/matrix.ts";
 
 const tables = [
   { table: "thing", columns: ["id"], keyColumns: [0] },
   { table: "absent", columns: ["id"], keyColumns: [0] },
 ];
 
-let server: MariadbServer;
-
-before(async () => {
-  server = await startMariadb();
-  await server.query(
-    "CREATE DATABASE magento_db; USE magento_db; CREATE TABLE m_thing (id int); CREATE TABLE m_absent (id int)",
-  );
-  await server.createAgentUser();
-});
-after(() => server.stop());
+let server: DatabaseServer;
 
 function settings(changes: Partial<SourceSettings> = {}): SourceSettings {
   return {
@@ -65,44 +57,71 @@ async function firstConnectCode(changes: Partial<SourceSettings>): Promise<unkno
   }
 }
 
-test("finds nothing to complain about on a server as the docs want it", async () => {
-  assert.deepEqual(await names(), []);
-  const { facts } = await inspectServer(settings(), tables);
-  assert.equal(facts?.flavour, "mariadb");
-  assert.equal(await firstConnectCode({}), null);
-});
+for (const kind of serverKinds)
+  describe(kind.name, () => {
+    const isMysql = kind.flavour === "mysql";
+    // What its own defaults give reason to say.
+    const purgeWaits = kind.name === "MariaDB 11.8" ? ["advice slave_connections_needed_for_purge"] : [];
+    const own = [...(kind.ownMetadata === "FULL" ? [] : ["advice binlog_row_metadata"]), ...purgeWaits];
+    before(async () => {
+      server = await kind.start();
+      await server.query(
+        "CREATE DATABASE magento_db; USE magento_db; CREATE TABLE m_thing (id int); CREATE TABLE m_absent (id int)",
+      );
+      await server.createAgentUser();
+    });
+    after(() => server.stop());
 
-test("names every fault at once", async () => {
-  await server.query(
-    "SET GLOBAL binlog_format=MIXED, GLOBAL binlog_row_image=MINIMAL, GLOBAL binlog_row_metadata=NO_LOG, GLOBAL expire_logs_days=1",
-  );
-  await server.createAgentUser({ grants: ["SELECT ON `magento_db`.`m_thing`"] });
-  assert.deepEqual(await names({ serverId: 1, tablePrefix: "m_" }), [
-    "advice binlog_expire_logs_seconds",
-    "advice binlog_row_metadata",
-    "advice table m_absent",
-    "fault MAGENTO_DB_SERVER_ID",
-    "fault binlog_format",
-    "fault binlog_row_image",
-    "fault right BINLOG MONITOR",
-    "fault right REPLICATION SLAVE",
-    "fault right SELECT",
-  ]);
-  await server.query(
-    "SET GLOBAL binlog_format=ROW, GLOBAL binlog_row_image=FULL, GLOBAL binlog_row_metadata=FULL, GLOBAL expire_logs_days=0",
-  );
-  await server.createAgentUser();
-});
+    test("finds nothing to complain about on a server as the docs want it", async () => {
+      assert.deepEqual(await names(), own);
+      const { facts } = await inspectServer(settings(), tables);
+      assert.equal(facts?.flavour, kind.flavour);
+      assert.equal(facts.serverUuid === null, kind.flavour === "mariadb");
+      assert.equal(await firstConnectCode({}), null);
+    });
 
-test("says what keeps it from asking, by the code that decides the exit", async () => {
-  assert.deepEqual(await names({ password: () => "wrong" }), ["fault MAGENTO_DB_USER"]);
-  assert.deepEqual(await names({ port: 1 }), ["fault MAGENTO_DB_HOST"]);
-  assert.deepEqual(await names({ socketPath: "/nowhere.sock" }), ["fault MAGENTO_DB_SOCKET"]);
-  assert.deepEqual(await names({ database: "nowhere" }), ["fault MAGENTO_DB_NAME", "fault right SELECT"]);
-  assert.equal(await firstConnectCode({ password: () => "wrong" }), "SOURCE_AUTH");
-  assert.equal(await firstConnectCode({ port: 1 }), "SOURCE_UNREACHABLE");
-  assert.equal(await firstConnectCode({ serverId: 1 }), "SOURCE_UNSUITABLE");
-  await server.createAgentUser({ grants: ["SELECT ON `magento\\_db`.*"] });
-  assert.equal(await firstConnectCode({}), "SOURCE_RIGHTS");
-  await server.createAgentUser();
-});
+    test("names every fault at once", async () => {
+      await server.query(
+        `SET GLOBAL binlog_format=MIXED, GLOBAL binlog_row_image=MINIMAL, GLOBAL binlog_row_metadata=${isMysql ? "MINIMAL" : "NO_LOG"},
+      GLOBAL binlog_expire_logs_seconds=86400
+      ${isMysql ? ", GLOBAL binlog_transaction_compression=ON, GLOBAL binlog_row_value_options=PARTIAL_JSON" : ""}`,
+      );
+      await server.createAgentUser({ grants: ["SELECT ON `magento_db`.`m_thing`"] });
+      assert.deepEqual(await names({ serverId: 1, tablePrefix: "m_" }), [
+        "advice binlog_expire_logs_seconds",
+        "advice binlog_row_metadata",
+        ...purgeWaits,
+        "advice table m_absent",
+        "fault MAGENTO_DB_SERVER_ID",
+        "fault binlog_format",
+        "fault binlog_row_image",
+        ...(isMysql ? ["fault binlog_row_value_options", "fault binlog_transaction_compression"] : []),
+        ...(isMysql ? ["fault right REPLICATION CLIENT"] : ["fault right BINLOG MONITOR"]),
+        "fault right REPLICATION SLAVE",
+        "fault right SELECT",
+      ]);
+      await server.query(
+        `SET GLOBAL binlog_format=ROW, GLOBAL binlog_row_image=FULL, GLOBAL binlog_row_metadata=${kind.ownMetadata},
+      GLOBAL binlog_expire_logs_seconds=0
+      ${isMysql ? ", GLOBAL binlog_transaction_compression=OFF, GLOBAL binlog_row_value_options=''" : ""}`,
+      );
+      await server.createAgentUser();
+    });
+
+    test("says what keeps it from asking, by the code that decides the exit", async () => {
+      assert.deepEqual(await names({ password: () => "wrong" }), ["fault MAGENTO_DB_USER"]);
+      assert.deepEqual(await names({ port: 1 }), ["fault MAGENTO_DB_HOST"]);
+      assert.deepEqual(await names({ socketPath: "/nowhere.sock" }), ["fault MAGENTO_DB_SOCKET"]);
+      assert.deepEqual(await names({ database: "nowhere" }), [
+        ...own,
+        "fault MAGENTO_DB_NAME",
+        "fault right SELECT",
+      ]);
+      assert.equal(await firstConnectCode({ password: () => "wrong" }), "SOURCE_AUTH");
+      assert.equal(await firstConnectCode({ port: 1 }), "SOURCE_UNREACHABLE");
+      assert.equal(await firstConnectCode({ serverId: 1 }), "SOURCE_UNSUITABLE");
+      await server.createAgentUser({ grants: ["SELECT ON `magento\\_db`.*"] });
+      assert.equal(await firstConnectCode({}), "SOURCE_RIGHTS");
+      await server.createAgentUser();
+    });
+  });
