@@ -2,7 +2,7 @@
  * The whole road for tests: MariaDB with Magento's tables, the agent as a process, daprd and Redis.
  * Each part can be killed and started again. What was delivered is read back from Redis.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Applier } from "../../cluster/consumer/applier.ts";
@@ -117,7 +117,8 @@ export class Stack {
 
   /** A server that died under the test's own load is no finding about the agent: say so, with its words. */
   #tellOfCrash(): void {
-    const log = readFileSync(join(this.mariadb.datadir, "..", "mariadbd.log"), "utf8");
+    const file = join(this.mariadb.datadir, "..", "server.log");
+    const log = existsSync(file) ? readFileSync(file, "utf8") : "";
     const at = log.search(/got signal|Assertion .* failed/);
     if (at >= 0) console.log(`the database server crashed:\n${log.slice(Math.max(0, at - 500), at + 3000)}`);
   }
