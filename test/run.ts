@@ -61,6 +61,9 @@ function main(): number {
     process.execPath,
     "--disable-warning=ExperimentalWarning",
     "--test",
+    // A test that failed before it stopped its servers must not hold the whole run up.
+    "--test-force-exit",
+    "--test-timeout=900000",
     `--test-concurrency=${concurrency}`,
     "--test-reporter=spec",
     ...chosen.map((file) => relative(root, join(root, file))),
