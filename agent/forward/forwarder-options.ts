@@ -41,7 +41,7 @@ export interface Limits {
 const defaults: Limits = {
   bodyBytesMax: 4 * 1024 * 1024 - 4096,
   windowEvents: 2000,
-  windowBytes: 4 * 1024 * 1024,
+  windowBytes: 1536 * 1024,
   spanEvents: 50_000,
   readEvents: 500,
   requestsPerTopic: 2,
