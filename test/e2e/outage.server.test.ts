@@ -28,7 +28,7 @@ test(`with daprd and Redis cut off ${piledUp} events pile up, and drain by thems
     await stack.broker.cutOff();
     await during;
     await stack.mariadb.query(
-      `INSERT INTO magento_db.catalog_product_entity (entity_id, sku) SELECT 3000000000 + seq, CONCAT('o-', seq) FROM seq_1_to_9000`,
+      `INSERT IGNORE INTO magento_db.catalog_product_entity (entity_id, sku) SELECT 50000 + seq, CONCAT('o-', seq) FROM seq_1_to_9000`,
     );
     await stack.untilSpooled(piledUp, 120_000);
     await stack.agent.until(

@@ -48,12 +48,14 @@ export interface DmlCounts {
 }
 
 /** Duplicate key, lock wait, deadlock, no more auto-increment, value out of range by arithmetic. */
-const expectedErrors: ReadonlySet<number> = new Set([1062, 1205, 1213, 1305, 1467, 1690, 167, 1264, 1586]);
+const expectedErrors: ReadonlySet<number> = new Set([
+  1062, 1205, 1206, 1213, 1305, 1467, 1690, 167, 1264, 1586,
+]);
 /**
- * After a deadlock the server has rolled back the whole transaction. Rarely it says so only by a
+ * After a deadlock, or with a full lock table (1206), the server has rolled back the whole transaction. Rarely it says so only by a
  * savepoint that was set a moment ago and is gone (1305).
  */
-const transactionLost: ReadonlySet<number> = new Set([1213, 1305]);
+const transactionLost: ReadonlySet<number> = new Set([1206, 1213, 1305]);
 
 function errnoOf(thrown: unknown): number {
   if (typeof thrown === "object" && thrown !== null && "errno" in thrown) return Number(thrown.errno);
