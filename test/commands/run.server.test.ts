@@ -92,12 +92,10 @@ function command(words: readonly string[], more: Readonly<Record<string, string>
 }
 
 async function until(what: string, running: Running, holds: () => boolean | Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 30_000;
+  const deadline = Date.now() + 60_000;
   while (!(await holds())) {
-    assert.ok(
-      Date.now() < deadline && running.child.exitCode === null,
-      `waiting until ${what}:\n${running.err()}`,
-    );
+    assert.ok(Date.now() < deadline, `waiting until ${what}:\n${running.err()}`);
+    assert.equal(running.child.exitCode, null, `it ended before ${what}:\n${running.err()}`);
     await sleep(50);
   }
 }
@@ -132,7 +130,9 @@ describe("the running agent", () => {
     await until("STATUS", agent, () => messages.some((one) => /^STATUS=\w+, lag /.test(one)));
     agent.child.kill("SIGTERM");
     assert.equal(await agent.exited, 0, agent.err());
-    await sleep(50);
+    // Its last datagram may still be on the way into this process.
+    const deadline = Date.now() + 30_000;
+    while (messages.at(-1) !== "STOPPING=1" && Date.now() < deadline) await sleep(20);
     assert.equal(messages.at(-1), "STOPPING=1");
     assert.match(messages[0] ?? "", /^EXTEND_TIMEOUT_USEC=/);
     assert.doesNotMatch(agent.err(), /ERROR|WARN/);
@@ -196,8 +196,9 @@ describe("the running agent", () => {
     dapr.setScript(() => ({ kind: "hang", stores: false }));
     const agent = start(["run"]);
     await until("streaming", agent, () => command(["status", "--wait-healthy=10s"]).code === 0);
+    const answered = dapr.requests;
     await writeRow();
-    await sleep(300);
+    await until("a request hangs", agent, () => dapr.requests > answered);
     const started = Date.now();
     agent.child.kill("SIGTERM");
     await until("stopping", agent, () => agent.err().includes("stopping"));

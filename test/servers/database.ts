@@ -52,6 +52,8 @@ export interface DatabaseServer {
   pid(): number;
   /** Runs one or more statements as root on one kept connection; gives the last one's rows. */
   query(sql: string): Promise<SqlRow[]>;
+  /** Ends the kept connection: the next `query` finds no session variable and no transaction of before. */
+  newSession(): Promise<void>;
   /** A new connection, as root unless told otherwise; closed at stop if the caller forgets. */
   connection(options?: ConnectionOptions): Promise<Connection>;
   loadMagento(options?: MagentoTablesOptions): Promise<void>;
@@ -188,6 +190,14 @@ class ThrowAwayDatabase implements DatabaseServer {
     const results: unknown[] = answer;
     const last = results.at(-1);
     return (Array.isArray(last) ? last : results).filter(isRow);
+  }
+
+  async newSession(): Promise<void> {
+    const connection = await this.#root;
+    this.#root = null;
+    if (connection === undefined || connection === null) return;
+    this.#open.delete(connection);
+    await connection.end();
   }
 
   async connection(options: ConnectionOptions = {}): Promise<Connection> {

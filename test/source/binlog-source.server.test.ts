@@ -1,13 +1,11 @@
 import assert from "node:assert/strict";
 import { after, afterEach, before, beforeEach, describe, test } from "node:test";
 import type { Checkpoint } from "../../agent/change.ts";
-import { systemClock } from "../../agent/kernel/service.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import { serverKinds } from "../servers/matrix.ts";
 import {
   bare,
   caughtUp,
-  create,
   follow,
   following,
   killDumps,
@@ -17,6 +15,7 @@ import {
   rows,
   settingsOf,
   sourceOf,
+  startAfresh,
   useServer,
 } from "./following.ts";
 
@@ -28,7 +27,7 @@ for (const kind of serverKinds)
       server = await useServer(kind, { args: ["--max-binlog-size=1M"] });
     });
     after(() => server.stop());
-    beforeEach(() => server.query(create));
+    beforeEach(() => startAfresh());
     afterEach(stopAll);
 
     test("gives transactions over TCP and over the socket alike, with GTID and position", async () => {
@@ -88,14 +87,14 @@ for (const kind of serverKinds)
 
     test("commit times are those of the commit, not of the first statement", async () => {
       const followed = await following();
+      const beginMs = Date.now();
       await server.query("BEGIN; INSERT INTO thing VALUES (1,'','a'); DO SLEEP(2.1); COMMIT");
-      const nowMs = Date.now();
+      const doneMs = Date.now();
       await caughtUp(followed);
       const [part] = followed.items.filter((item) => item.kind === "transaction");
-      assert.ok(
-        Math.abs((part?.commitTimeMs ?? 0) - nowMs) < 1_900,
-        `${part?.commitTimeMs} against ${nowMs}`,
-      );
+      const commitMs = part?.commitTimeMs ?? 0;
+      // MariaDB tells whole seconds.
+      assert.ok(commitMs > beginMs + 1_000 && commitMs <= doneMs, `${beginMs} ${commitMs} ${doneMs}`);
       await followed.stop();
     });
 
@@ -176,7 +175,7 @@ for (const kind of serverKinds)
       let hold = Promise.resolve();
       let letGo = (): void => undefined;
       const followed = await following({
-        limits: { queueBytes: 20_000, pauseMs: 800, progressMs: 200 },
+        limits: { queueBytes: 20_000, pauseMs: 1_500, progressMs: 200 },
         onBatch: () => hold,
       });
       hold = new Promise((resolve) => {
@@ -184,13 +183,15 @@ for (const kind of serverKinds)
       });
       await server.query("INSERT INTO thing VALUES (0,'','first')");
       await followed.until((items) => rows(items).length === 1);
+      const paused = eventually("paused", () => followed.source.status().state === "paused");
       const values = Array.from({ length: 3_000 }, (_, id) => `(${id + 1},'',REPEAT('x', 40))`);
       for (let at = 0; at < values.length; at += 100) {
         await server.query(`INSERT INTO thing VALUES ${values.slice(at, at + 100).join(",")}`);
       }
-      await systemClock.sleep(300);
-      assert.equal(followed.source.status().state, "paused");
-      await systemClock.sleep(1_500);
+      await paused;
+      await eventually("closed on purpose", () =>
+        followed.logged.some((line) => line.includes("nothing is pulled")),
+      );
       await eventually("no dump on the server", async () => (await dumps()).length === 0);
       letGo();
       await caughtUp(followed);
@@ -218,20 +219,22 @@ for (const kind of serverKinds)
       await server.query("ALTER USER magento_edge_agent@'%' IDENTIFIED BY 'new'");
       await killDumps();
       await server.query("INSERT INTO thing VALUES (1,'','a')");
-      await systemClock.sleep(500);
-      assert.equal(followed.source.status().state, "connecting");
-      assert.match(followed.source.status().reason ?? "", /Access denied/);
+      const waits = (reason: RegExp) => (): boolean => {
+        const status = followed.source.status();
+        return status.state === "connecting" && reason.test(status.reason ?? "");
+      };
+      await eventually("the old password is refused", waits(/Access denied/));
+      assert.deepEqual(rows(followed.items), []);
       password = "new";
       await caughtUp(followed);
       await server.query("REVOKE REPLICATION SLAVE ON *.* FROM magento_edge_agent@'%'");
       await killDumps();
       await server.query("INSERT INTO thing VALUES (2,'','b')");
-      await systemClock.sleep(500);
+      await eventually("the dump is refused", waits(/[Aa]ccess denied/));
       await server.query("GRANT REPLICATION SLAVE ON *.* TO magento_edge_agent@'%'");
       await caughtUp(followed);
       assert.deepEqual(rows(followed.items), ["i 1:a", "i 2:b"]);
       await followed.stop();
-      await server.createAgentUser({ database: "shop" });
     });
 
     test("starts at a given file and position, and at a GTID", async () => {
@@ -303,6 +306,8 @@ for (const kind of serverKinds)
       server = await useServer(kind, { rowMetadata: "NO_LOG", tls: true });
     });
     after(() => server.stop());
+    beforeEach(() => startAfresh());
+    afterEach(stopAll);
 
     test("reads the columns from the schema, and again after the table was altered", async () => {
       const followed = await following({ settings: { tls: "preferred" } });
@@ -317,16 +322,12 @@ for (const kind of serverKinds)
     });
 
     test("waits while today's columns are not those of the event, and goes on when they are", async () => {
-      await server.query(create);
       const first = await following();
       await first.stop();
       const [{ checkpoint } = { checkpoint: null }] = first.items;
       await server.query("INSERT INTO thing VALUES (1,'','a'); ALTER TABLE thing ADD COLUMN more int FIRST");
       const followed = follow({ after: checkpoint });
-      const deadline = Date.now() + 10_000;
-      while (followed.source.status().state !== "waiting" && Date.now() < deadline)
-        await systemClock.sleep(20);
-      assert.equal(followed.source.status().state, "waiting");
+      await eventually("waiting", () => followed.source.status().state === "waiting");
       assert.match(followed.source.status().reason ?? "", /thing/);
       assert.deepEqual(rows(followed.items), []);
       await server.query("ALTER TABLE thing DROP COLUMN more");

@@ -119,7 +119,7 @@ export function follow(options: FollowOptions = {}): Followed {
     logged,
     failure: null,
     until: async (done) => {
-      const deadline = Date.now() + 30_000;
+      const deadline = Date.now() + 60_000;
       while (!done(items)) {
         if (followed.failure !== null) throw followed.failure;
         if (Date.now() > deadline)
@@ -171,9 +171,15 @@ export async function following(options: FollowOptions = {}): Promise<Followed> 
 /** Starts the server that everything here works with from now on. */
 export async function useServer(kind: ServerKind, options: KindOptions = {}): Promise<DatabaseServer> {
   server = await kind.start(options);
-  await server.query(create);
-  await server.createAgentUser({ database: "shop" });
+  await startAfresh();
   return server;
+}
+
+/** For `beforeEach`: session, tables and user as they were, whatever the test before left. */
+export async function startAfresh(tablesSql = create): Promise<void> {
+  await server.newSession();
+  await server.query(tablesSql);
+  await server.createAgentUser({ database: "shop" });
 }
 
 /** Parts without what differs by when they were read. */
@@ -191,8 +197,10 @@ export async function dumps(): Promise<string[]> {
     .map((row) => String(row["Id"]));
 }
 
+/** Resolves when the connections that streamed are gone: a KILL alone only asks them to end. */
 export async function killDumps(): Promise<void> {
-  for (const id of await dumps()) {
+  const killed = await dumps();
+  for (const id of killed) {
     try {
       await server.query(`KILL ${id}`);
     } catch (thrown) {
@@ -200,10 +208,15 @@ export async function killDumps(): Promise<void> {
       if (!(thrown instanceof Error && "code" in thrown && thrown.code === "ER_NO_SUCH_THREAD")) throw thrown;
     }
   }
+  await eventually("the killed dumps are gone", async () => {
+    const left = new Set(await dumps());
+    return killed.every((id) => !left.has(id));
+  });
 }
 
-export async function eventually(what: string, holds: () => Promise<boolean>): Promise<void> {
-  const deadline = Date.now() + 10_000;
+/** Polls; the limit is for machines that are slow, no measure of anything. */
+export async function eventually(what: string, holds: () => boolean | Promise<boolean>): Promise<void> {
+  const deadline = Date.now() + 60_000;
   while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`not seen in time: ${what}`);
     await systemClock.sleep(50);

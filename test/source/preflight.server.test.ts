@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { after, before, describe, test } from "node:test";
+import { after, before, beforeEach, describe, test } from "node:test";
 import { AgentError } from "../../agent/kernel/errors.ts";
 import { createBinlogSource } from "../../agent/source/binlog-source.ts";
 import { inspectServer } from "../../agent/source/preflight.ts";
@@ -68,9 +68,16 @@ for (const kind of serverKinds)
       await server.query(
         "CREATE DATABASE magento_db; USE magento_db; CREATE TABLE m_thing (id int); CREATE TABLE m_absent (id int)",
       );
-      await server.createAgentUser();
     });
     after(() => server.stop());
+    beforeEach(async () => {
+      await server.query(
+        `SET GLOBAL binlog_format=ROW, GLOBAL binlog_row_image=FULL, GLOBAL binlog_row_metadata=${kind.ownMetadata},
+      GLOBAL binlog_expire_logs_seconds=0
+      ${isMysql ? ", GLOBAL binlog_transaction_compression=OFF, GLOBAL binlog_row_value_options=''" : ""}`,
+      );
+      await server.createAgentUser();
+    });
 
     test("finds nothing to complain about on a server as the docs want it", async () => {
       assert.deepEqual(await names(), own);
@@ -100,12 +107,6 @@ for (const kind of serverKinds)
         "fault right REPLICATION SLAVE",
         "fault right SELECT",
       ]);
-      await server.query(
-        `SET GLOBAL binlog_format=ROW, GLOBAL binlog_row_image=FULL, GLOBAL binlog_row_metadata=${kind.ownMetadata},
-      GLOBAL binlog_expire_logs_seconds=0
-      ${isMysql ? ", GLOBAL binlog_transaction_compression=OFF, GLOBAL binlog_row_value_options=''" : ""}`,
-      );
-      await server.createAgentUser();
     });
 
     test("says what keeps it from asking, by the code that decides the exit", async () => {
@@ -122,6 +123,5 @@ for (const kind of serverKinds)
       assert.equal(await firstConnectCode({ serverId: 1 }), "SOURCE_UNSUITABLE");
       await server.createAgentUser({ grants: ["SELECT ON `magento\\_db`.*"] });
       assert.equal(await firstConnectCode({}), "SOURCE_RIGHTS");
-      await server.createAgentUser();
     });
   });

@@ -7,7 +7,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import type { AgentError } from "../../agent/kernel/errors.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import { serverKinds } from "../servers/matrix.ts";
-import { caughtUp, create, follow, following, rows, stopAll, useServer } from "./following.ts";
+import { caughtUp, create, follow, following, rows, startAfresh, stopAll, useServer } from "./following.ts";
 
 let server: DatabaseServer;
 
@@ -84,7 +84,7 @@ for (const kind of serverKinds)
       server = await useServer(kind);
     });
     after(() => server.stop());
-    beforeEach(() => server.query(documents));
+    beforeEach(() => startAfresh(documents));
     afterEach(stopAll);
 
     for (const refusal of refusals) {
@@ -92,8 +92,11 @@ for (const kind of serverKinds)
       test(`stops before ${refusal.what}, again after a restart, and says what mends it`, async () => {
         const followed = await following();
         await server.query("INSERT INTO thing VALUES (1,'','a')");
-        await server.query(refusal.statements);
-        await server.query(refusal.restore);
+        try {
+          await server.query(refusal.statements);
+        } finally {
+          await server.query(refusal.restore);
+        }
         await server.query("INSERT INTO thing VALUES (5,'','after')");
         const refused = (error: AgentError): boolean => {
           assert.equal(error.code, "SOURCE_UNREADABLE");
