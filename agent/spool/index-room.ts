@@ -10,7 +10,8 @@ import { entriesOf } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Group } from "./group-commit.ts";
 import { indexKey, indexKeyBody, indexPrefix, MAX_INDEX_KEY_BYTES } from "./keys.ts";
-import { DamagedRecord, openFrame } from "./record.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { openFrame } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
 export class IndexRoom {

@@ -2,17 +2,24 @@
  * The way in: batches are taken while there is room, wait in their order while there is none, and
  * are encoded into the group that is being collected.
  */
-import type { Checkpoint } from "../change.ts";
+import type { Checkpoint, OutboundEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { AppendBatch } from "../ports.ts";
-import type { GroupCommit } from "./group-commit.ts";
+import type { Group, GroupCommit } from "./group-commit.ts";
 import type { IndexRoom } from "./index-room.ts";
 import { QueueKeyWriter, RECORD_KEY_BYTES } from "./keys.ts";
 import type { IntakeGate } from "./limits.ts";
-import type { Queues } from "./queue.ts";
-import { RECORD_OVERHEAD_BYTES } from "./record.ts";
+import type { Queue, Queues } from "./queue.ts";
+import { EVENT_HEADER_BYTES } from "./event-body.ts";
+import { eventBound } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
+/**
+ * A record holds one event, however large, or several within these limits. They bound what one
+ * damaged byte costs, and what one event that waits keeps in memory.
+ */
+const RUN_BYTES_MAX = 64 * 1024;
+const RUN_EVENTS_MAX = 256;
 /** A group that holds so much takes no further batch; the next one does. */
 const GROUP_BYTES_MAX = 8 * 1024 * 1024;
 
@@ -37,6 +44,8 @@ export interface IntakeParts {
 export class Intake {
   readonly #parts: IntakeParts;
   readonly #keys = new QueueKeyWriter();
+  /** Events of the batch that is encoded, by queue; the arrays are kept, empty, between batches. */
+  readonly #byQueue = new Map<Queue, OutboundEvent[]>();
   readonly #waiting: WaitingBatch[] = [];
   #waitingBytes = 0;
   /** Batches taken so far: the number of the newest checkpoint. */
@@ -159,28 +168,56 @@ export class Intake {
     this.#newest = null;
   }
 
+  /** Events of one queue that come together share records: what reading and deleting cost is per record. */
   #encode(batch: AppendBatch): void {
-    const { commit, queues, encoder, index } = this.#parts;
+    const { commit, queues, index } = this.#parts;
     const group = commit.open();
     for (const event of batch.events) {
       const queue = queues.of(event.queue);
-      const key = this.#keys.key(queue, queue.assigned + 1);
-      const value = encoder.event(key, event);
-      const bytes = RECORD_KEY_BYTES + value.length;
-      group.batch.put(key, value);
-      group.grown.set(queue, queue.assign(event, bytes));
-      group.bytes += bytes;
+      const events = this.#byQueue.get(queue);
+      if (events === undefined) this.#byQueue.set(queue, [event]);
+      else events.push(event);
+    }
+    for (const [queue, events] of this.#byQueue) {
+      if (events.length === 0) continue;
+      this.#putRuns(group, queue, events);
+      events.length = 0;
     }
     group.events += batch.events.length;
     if (batch.index !== undefined) index.addTo(group, batch.index);
   }
+
+  #putRuns(group: Group, queue: Queue, events: readonly OutboundEvent[]): void {
+    for (let from = 0; from < events.length;) {
+      const to = endOfRun(events, from);
+      const key = this.#keys.key(queue, queue.assigned + 1);
+      const value = this.#parts.encoder.run(key, events, { from, to });
+      const bytes = RECORD_KEY_BYTES + value.length;
+      group.batch.put(key, value);
+      group.grown.set(queue, queue.assign(to - from, bytes, events[from]?.capturedAtMs ?? 0));
+      group.bytes += bytes;
+      from = to;
+    }
+  }
+}
+
+/** Where the record that begins at `from` ends: a function of the events alone. */
+function endOfRun(events: readonly OutboundEvent[], from: number): number {
+  let bytes = eventBound(events[from]);
+  let to = from + 1;
+  while (to < events.length && to - from < RUN_EVENTS_MAX) {
+    bytes += eventBound(events[to]);
+    if (bytes > RUN_BYTES_MAX) break;
+    to += 1;
+  }
+  return to;
 }
 
 /** Bytes that the batch will take, nearly; 0 for pure progress. */
 function contentBytes(batch: AppendBatch): number {
   let bytes = 0;
   for (const event of batch.events) {
-    bytes += RECORD_KEY_BYTES + RECORD_OVERHEAD_BYTES + event.payload.length + event.entityKey.length + 64;
+    bytes += RECORD_KEY_BYTES + EVENT_HEADER_BYTES + event.payload.length + event.entityKey.length + 64;
   }
   for (const change of batch.index ?? []) bytes += change.key.length + (change.value?.length ?? 0) + 16;
   return bytes;

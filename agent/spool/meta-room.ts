@@ -6,7 +6,8 @@ import { AgentError } from "../kernel/errors.ts";
 import type { Database } from "./database.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { metaKey } from "./keys.ts";
-import { DamagedRecord, decodeJson } from "./record.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { decodeJson } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
 export class MetaRoom {

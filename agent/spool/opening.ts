@@ -8,13 +8,14 @@ import { STATE_FORMAT_VERSION } from "../change.ts";
 import type { SpooledEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
+import { DamagedRecord } from "./damaged-record.ts";
 import { entriesOf, isCorruption, openError } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
 import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { QueueRecords } from "./reading.ts";
-import { RecordEncoder } from "./record.ts";
+import { RecordEncoder, RunReader } from "./record.ts";
 import { formatKey, readMarker, readState, refuseNewer, writeMarker } from "./state.ts";
 import type { StoredState } from "./state.ts";
 
@@ -164,11 +165,10 @@ async function verifyQueue(
   parts: { readonly database: Database; readonly evidence: Evidence },
 ): Promise<void> {
   const records = new QueueRecords(parts.database, parts.evidence);
-  const first = await edgeSeq(parts.database, queue, false);
-  const last = await edgeSeq(parts.database, queue, true);
-  queue.trimmed = first === null ? queue.acked : Math.min(first - 1, queue.acked);
-  if (last !== null && last > queue.durable) {
-    throw await parts.evidence.keep(queue, last, { what: "no checkpoint covers it", value: null });
+  await noteLeftOver(queue, parts.database);
+  const last = await lastRecord(queue, parts);
+  if (last !== null && last.last > queue.durable) {
+    throw await parts.evidence.keep(queue, last.last, { what: "no checkpoint covers it", value: null });
   }
   if (queue.acked === queue.durable) return;
   const head = await readOne(records, queue, queue.acked);
@@ -183,16 +183,45 @@ async function readOne(records: QueueRecords, queue: Queue, after: number): Prom
   throw new AgentError("BUG", "A read before the end of a queue gave nothing.");
 }
 
-async function edgeSeq(database: Database, queue: Queue, reverse: boolean): Promise<number | null> {
-  const range = {
-    gte: queueKey(queue, 0),
-    lte: queueKey(queue, MAX_SEQ),
-    reverse,
-    limit: 1,
-    highWaterMarkBytes: 1,
-  };
+/**
+ * Finds the records that were acknowledged and not deleted: by the keys alone, since what is done
+ * with them is only their deletion. How far the last of them reaches is seen when it is read.
+ */
+async function noteLeftOver(queue: Queue, database: Database): Promise<void> {
+  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.acked) };
+  let before: number | null = null;
   try {
-    for await (const [key] of entriesOf(database, range)) return parseRecordKey(key)?.seq ?? null;
+    for await (const [key] of entriesOf(database, range)) {
+      const first = parseRecordKey(key)?.seq ?? 0;
+      if (before === null) queue.trimmed = first - 1;
+      else queue.noteRecord(before, first - 1);
+      before = first;
+    }
+  } catch (error) {
+    throw readError(error);
+  }
+  if (before === null) queue.trimmed = queue.acked;
+  else if (queue.acked === queue.durable) queue.noteRecord(before, queue.acked);
+  else queue.endsAtAcked = true;
+}
+
+async function lastRecord(
+  queue: Queue,
+  parts: { readonly database: Database; readonly evidence: Evidence },
+): Promise<RunReader | null> {
+  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, MAX_SEQ), reverse: true, limit: 1 };
+  try {
+    for await (const [key, value] of entriesOf(parts.database, range)) {
+      const seq = parseRecordKey(key)?.seq ?? 0;
+      try {
+        return new RunReader(key, value, { queue: queue.name, seq });
+      } catch (cause) {
+        // What is acknowledged is only deleted; its damage costs nothing.
+        if (!(cause instanceof DamagedRecord)) throw cause;
+        if (queue.acked === queue.durable) return null;
+        throw await parts.evidence.keep(queue, seq, { what: cause.damage, value, cause });
+      }
+    }
     return null;
   } catch (error) {
     throw readError(error);

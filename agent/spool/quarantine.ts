@@ -13,7 +13,8 @@ import type { Evidence } from "./evidence.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { parseRecordKey, quarantineKey, quarantineRoom } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { DamagedRecord, decodeQuarantined } from "./record.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { decodeQuarantined } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
 export interface QuarantinedEvent {

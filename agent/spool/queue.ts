@@ -1,11 +1,11 @@
 /** Cursors of one queue, and the list of all queues. Pure bookkeeping. */
-import type { Lane, OutboundEvent, Seq } from "../change.ts";
+import type { Lane, Seq } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { MAX_TAG } from "./keys.ts";
 import type { QueueTag } from "./keys.ts";
 
-/** `trimmed <= acked <= durable <= assigned`, always. */
+/** `acked <= durable <= assigned`, always; `trimmed` lies at or before `acked`. */
 export class Queue implements QueueTag {
   readonly name: string;
   readonly tag: number;
@@ -16,8 +16,12 @@ export class Queue implements QueueTag {
   durable: Seq = 0;
   /** Everything up to here is accepted. */
   acked: Seq = 0;
-  /** Everything up to here is deleted (or never was). */
+  /** Everything up to here is deleted (or never was); the first record begins behind it. */
   trimmed: Seq = 0;
+  /** Last event of each record that is known and not deleted, in order: what a trim goes by. */
+  readonly #recordEnds: Seq[] = [];
+  /** A record behind the known ones holds the acknowledged event, and may reach beyond it. */
+  endsAtAcked = false;
   /** Bytes ever appended and ever acknowledged; the latter is shared out evenly between records. */
   appendedBytes = 0;
   ackedBytes = 0;
@@ -38,14 +42,63 @@ export class Queue implements QueueTag {
     return this.appendedBytes - this.ackedBytes;
   }
 
-  assign(event: OutboundEvent, bytes: number): Seq {
+  /** Gives the next numbers to a record of so many events; says the last of them. */
+  assign(events: number, bytes: number, firstCapturedAtMs: number): Seq {
     if (this.assigned === this.acked) {
-      this.oldestCapturedAtMs = event.capturedAtMs;
+      this.oldestCapturedAtMs = firstCapturedAtMs;
       this.oldestSeq = this.assigned + 1;
     }
-    this.assigned += 1;
+    this.assigned += events;
     this.appendedBytes += bytes;
     return this.assigned;
+  }
+
+  /**
+   * A record of these events stands on disk. Only the one that follows what is known is noted: a
+   * reader that jumps ahead says nothing about what lies between.
+   */
+  noteRecord(first: Seq, last: Seq): void {
+    let known = this.#recordEnds.at(-1) ?? this.trimmed;
+    if (this.endsAtAcked && first === this.acked + 1 && first > known + 1) {
+      this.#recordEnds.push(first - 1);
+      known = first - 1;
+    }
+    if (first !== known + 1) return;
+    this.endsAtAcked = false;
+    this.#recordEnds.push(last);
+  }
+
+  /** Whether a record holds nothing but acknowledged events. */
+  get hasTrimmable(): boolean {
+    const [end] = this.#recordEnds;
+    return end !== undefined && end <= this.acked;
+  }
+
+  /** Records that hold nothing but acknowledged events. */
+  get trimmableRecords(): number {
+    let records = 0;
+    for (const end of this.#recordEnds) {
+      if (end > this.acked) break;
+      records += 1;
+    }
+    return records;
+  }
+
+  /**
+   * Takes up to `limit` such records away, handing the number of each one's first event to `each`.
+   * Says how many events they held.
+   */
+  trim(limit: number, each: (first: Seq) => void): number {
+    const before = this.trimmed;
+    let records = 0;
+    for (const end of this.#recordEnds) {
+      if (end > this.acked || records === limit) break;
+      each(this.trimmed + 1);
+      this.trimmed = end;
+      records += 1;
+    }
+    this.#recordEnds.splice(0, records);
+    return this.trimmed - before;
   }
 
   /** Returns how many records that were not acknowledged before are now. */

@@ -1,25 +1,24 @@
-/** Reads a run of records from one queue, every one of them proven sound. */
+/** Reads a run of events from one queue, every one of them proven sound. */
 import type { Seq, SpooledEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { ReadLimits } from "../ports.ts";
-import { isCorruption } from "./database.ts";
-import type { Database, RecordIterator } from "./database.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { entriesOf, isCorruption } from "./database.ts";
+import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
-import { QueueKeyWriter, queueKey } from "./keys.ts";
+import { parseRecordKey, queueKey } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { DamagedRecord, decodeEvent } from "./record.ts";
+import { RunReader } from "./record.ts";
 
 /**
- * Records and bytes of one step. The addon keeps the last step of a closed iterator, and room for
- * its records, until V8 happens to collect the object; V8 does not know of that memory.
+ * A record is found by the number of its first event, which is the one after the last of the record
+ * before it: a get, without an iterator, for all but the first read after a start.
  */
-const STEP_RECORDS = 64;
-const STEP_BYTES = 256 * 1024;
-
 export class QueueRecords {
   readonly #database: Database;
   readonly #evidence: Evidence;
-  readonly #keys = new QueueKeyWriter();
+  /** What a read has left of its last record, for the read that goes on there. One a queue. */
+  readonly #begun = new Map<Queue, RunReader>();
 
   constructor(database: Database, evidence: Evidence) {
     this.#database = database;
@@ -27,95 +26,123 @@ export class QueueRecords {
   }
 
   /**
-   * Records after `after` up to the queue's durable end. At least one when there is one, whatever
+   * Events after `after` up to the queue's durable end. At least one when there is one, whatever
    * `maxBytes` says. What is sound before a damage is delivered first; the read that begins at the
    * damage rejects.
    */
   async read(queue: Queue, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {
     const through = Math.min(queue.durable, after + limits.maxEvents);
     const events: SpooledEvent[] = [];
-    if (through <= after) return events;
-    const iterator = this.#database.iterator({
-      gte: queueKey(queue, after + 1),
-      lte: queueKey(queue, through),
-      // The range is the limit: with one of its own the iterator would not take the releasing step.
-      limit: -1,
-      reverse: false,
-      fillCache: false,
-      highWaterMarkBytes: Math.min(limits.maxBytes, STEP_BYTES),
-    });
+    let bytes = 0;
+    let seq = after + 1;
     try {
-      await this.#collect({ queue, after, through, maxBytes: limits.maxBytes }, iterator, events);
+      while (seq <= through && bytes < limits.maxBytes) {
+        const run = this.#takeBegun(queue, seq) ?? (await this.#load(queue, seq));
+        while (seq <= through && seq <= run.last && bytes < limits.maxBytes) {
+          const event = await this.#next(queue, run);
+          events.push(event);
+          bytes += event.payload.length;
+          seq += 1;
+        }
+        if (run.next <= run.last) this.#keepBegun(queue, run);
+      }
     } catch (error) {
       if (events.length === 0) throw error;
-    } finally {
-      await release(iterator);
     }
     return events;
   }
 
-  async #collect(run: Run, iterator: RecordIterator, events: SpooledEvent[]): Promise<void> {
-    let bytes = 0;
-    let seq = run.after + 1;
-    while (seq <= run.through) {
-      const entries = await this.#step(run, seq, iterator);
-      for (const [key, value] of entries) {
-        if (!this.#keys.key(run.queue, seq).equals(key)) {
-          throw await this.#evidence.keep(run.queue, seq, { what: "it is missing", value: null });
-        }
-        try {
-          events.push(decodeEvent(key, value, { queue: run.queue.name, seq }));
-        } catch (cause) {
-          throw await this.#damaged(run.queue, seq, { value, cause });
-        }
-        seq += 1;
-        bytes += value.length;
-        if (bytes >= run.maxBytes) return;
-      }
-    }
+  /** Taken, so that a second read at the same time does not read from the same one. */
+  #takeBegun(queue: Queue, seq: Seq): RunReader | null {
+    const run = this.#begun.get(queue);
+    if (run === undefined || run.next !== seq) return null;
+    this.#begun.delete(queue);
+    return run;
   }
 
-  async #step(run: Run, seq: Seq, iterator: RecordIterator): Promise<[Buffer, Buffer][]> {
+  /** The one that is furthest on stays: a look at the head must not cost the forwarder its place. */
+  #keepBegun(queue: Queue, run: RunReader): void {
+    const other = this.#begun.get(queue);
+    if (other === undefined || other.next < run.next) this.#begun.set(queue, run);
+  }
+
+  #next(queue: Queue, run: RunReader): SpooledEvent | Promise<SpooledEvent> {
     try {
-      const entries = await iterator.nextv(Math.min(STEP_RECORDS, run.through - seq + 1));
-      if (entries.length > 0) return entries;
+      return run.read();
     } catch (cause) {
-      if (!isCorruption(cause)) {
-        throw new AgentError("SPOOL_IO", `Record ${seq} of queue ${run.queue.name} cannot be read.`, {
-          cause,
-        });
-      }
-      throw await this.#evidence.keep(run.queue, seq, { what: "its table is damaged", value: null, cause });
+      return this.#damaged(queue, run.next, { value: null, cause });
     }
-    throw await this.#evidence.keep(run.queue, seq, { what: "it is missing", value: null });
   }
 
-  /** The damage that a failed decode found, with the bytes kept. */
-  #damaged(
+  /** The record that holds the event. */
+  async #load(queue: Queue, seq: Seq): Promise<RunReader> {
+    const { first, value } = (await this.#at(queue, seq)) ?? (await this.#around(queue, seq));
+    try {
+      const run = new RunReader(queueKey(queue, first), value, { queue: queue.name, seq: first });
+      if (run.last < seq) throw await this.#missing(queue, seq);
+      // Events behind the durable end belong to no checkpoint.
+      if (run.last > queue.durable) throw await this.#uncovered(queue, run.last, value);
+      run.skipTo(seq);
+      queue.noteRecord(first, run.last);
+      return run;
+    } catch (cause) {
+      if (cause instanceof AgentError) throw cause;
+      return await this.#damaged(queue, first, { value, cause });
+    }
+  }
+
+  async #at(queue: Queue, seq: Seq): Promise<FoundRecord | null> {
+    try {
+      const value = await this.#database.get(queueKey(queue, seq));
+      return value === undefined ? null : { first: seq, value };
+    } catch (cause) {
+      throw await this.#unreadable(queue, seq, cause);
+    }
+  }
+
+  /** The record that begins at or before the event; only a start finds its place inside one. */
+  async #around(queue: Queue, seq: Seq): Promise<FoundRecord> {
+    const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
+    try {
+      for await (const [key, value] of entriesOf(this.#database, range)) {
+        const first = parseRecordKey(key)?.seq;
+        if (first !== undefined) return { first, value };
+      }
+    } catch (cause) {
+      throw await this.#unreadable(queue, seq, cause);
+    }
+    throw await this.#missing(queue, seq);
+  }
+
+  #missing(queue: Queue, seq: Seq): Promise<AgentError> {
+    return this.#evidence.keep(queue, seq, { what: "it is missing", value: null });
+  }
+
+  #uncovered(queue: Queue, last: Seq, value: Buffer): Promise<AgentError> {
+    return this.#evidence.keep(queue, last, { what: "no checkpoint covers it", value });
+  }
+
+  async #unreadable(queue: Queue, seq: Seq, cause: unknown): Promise<AgentError> {
+    if (isCorruption(cause)) {
+      return this.#evidence.keep(queue, seq, { what: "its table is damaged", value: null, cause });
+    }
+    return new AgentError("SPOOL_IO", `Record ${seq} of queue ${queue.name} cannot be read.`, { cause });
+  }
+
+  /** Rejects with the damage that a failed decode found, with the bytes kept. */
+  async #damaged(
     queue: Queue,
     seq: Seq,
-    found: { readonly value: Buffer; readonly cause: unknown },
-  ): Promise<AgentError> {
+    found: { readonly value: Buffer | null; readonly cause: unknown },
+  ): Promise<never> {
     const what = found.cause instanceof DamagedRecord ? found.cause.damage : "unreadable";
-    return this.#evidence.keep(queue, seq, { what, ...found });
+    throw await this.#evidence.keep(queue, seq, { what, ...found });
   }
 }
 
-/**
- * One more step of one record, at most, takes the place of the last step in the addon's memory.
- * Without it, reading a large backlog held hundreds of megabytes in closed iterators.
- */
-async function release(iterator: RecordIterator): Promise<void> {
-  // What it reads, and whether it can, is the business of the read that begins there.
-  await iterator.nextv(1).catch(() => []);
-  await iterator.close();
-}
-
-interface Run {
-  readonly queue: Queue;
-  readonly after: Seq;
-  readonly through: Seq;
-  readonly maxBytes: number;
+interface FoundRecord {
+  readonly first: Seq;
+  readonly value: Buffer;
 }
 
 /** Reads the capture time of heads that moved since; acknowledgements do not carry it. */

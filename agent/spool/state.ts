@@ -9,7 +9,8 @@ import type { Checkpoint, Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Database } from "./database.ts";
 import { metaKey } from "./keys.ts";
-import { DamagedRecord, decodeJson } from "./record.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { decodeJson } from "./record.ts";
 
 export const formatKey = metaKey("format");
 export const queuesKey = metaKey("queues");

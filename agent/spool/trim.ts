@@ -2,7 +2,6 @@
  * Gives back the room of acknowledged records: deletes their keys a few at a time within writes
  * that happen anyway, and forces LevelDB to compact what was deleted, or the bytes would stay.
  */
-import type { Seq } from "../change.ts";
 import type { Clock } from "../kernel/service.ts";
 import type { Database, WriteBatch } from "./database.ts";
 import { quarantineRoom, queueKey, QueueKeyWriter } from "./keys.ts";
@@ -32,7 +31,7 @@ export interface TrimOptions {
   readonly failed: (error: unknown) => void;
 }
 
-/** Keys deleted by one write: some tenths of a millisecond. */
+/** Records deleted by one write: some tenths of a millisecond. */
 export const DELETES_PER_WRITE = 512;
 /** Below this an idle spool is left as it is until the age asks for it. */
 const IDLE_WORTH_BYTES = 1024 * 1024;
@@ -65,10 +64,10 @@ export class Trim {
     return this.#uncompactedSinceMs;
   }
 
-  /** Acknowledged records that are still to be deleted. */
+  /** Records of acknowledged events only, which are still to be deleted. */
   get backlog(): number {
     let records = 0;
-    for (const queue of this.#queues.all) records += queue.acked - queue.trimmed;
+    for (const queue of this.#queues.all) if (queue.hasTrimmable) records += queue.trimmableRecords;
     return records;
   }
 
@@ -79,12 +78,12 @@ export class Trim {
   addDeletes(batch: WriteBatch): void {
     let left = DELETES_PER_WRITE;
     for (const queue of this.#queues.all) {
-      const through = Math.min(queue.acked, queue.trimmed + left);
-      if (through === queue.trimmed) continue;
-      for (let seq = queue.trimmed + 1; seq <= through; seq++) batch.del(this.#keys.key(queue, seq));
-      this.#noteDeleted(queue, through);
-      left -= through - queue.trimmed;
-      queue.trimmed = through;
+      if (!queue.hasTrimmable) continue;
+      const events = queue.trim(left, (first) => {
+        batch.del(this.#keys.key(queue, first));
+        left -= 1;
+      });
+      this.#noteDeleted(queue, events);
       if (left === 0) return;
     }
   }
@@ -115,9 +114,9 @@ export class Trim {
     await this.#compacting;
   }
 
-  #noteDeleted(queue: Queue, through: Seq): void {
+  #noteDeleted(queue: Queue, events: number): void {
     const meanBytes = queue.acked === 0 ? 0 : queue.ackedBytes / queue.acked;
-    this.#uncompactedBytes += meanBytes * (through - queue.trimmed);
+    this.#uncompactedBytes += meanBytes * events;
     this.#noteDue();
     this.#lastWorkMs = this.#clock.monotonicMs();
   }

@@ -9,7 +9,8 @@ import { indexRoom, parseRecordKey, quarantineRoom, queueRoom } from "./keys.ts"
 import { databasePath } from "./opening.ts";
 import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
-import { DamagedRecord, decodeEvent, decodeQuarantined, openFrame } from "./record.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { decodeQuarantined, openFrame, RunReader } from "./record.ts";
 import { readMarker, readState, refuseNewer } from "./state.ts";
 
 export interface SpoolFault {
@@ -66,6 +67,8 @@ class Verification {
   readonly #faults: SpoolFault[] = [];
   /** The number that the next record of each queue must have. */
   readonly #next = new Map<Queue, Seq>();
+  /** Queues whose last record seen is damaged: where the next one begins is not known. */
+  readonly #afterDamage = new Set<Queue>();
 
   constructor(database: Database) {
     this.#database = database;
@@ -75,7 +78,7 @@ class Verification {
     await this.#restore();
     await this.#scan(queueRoom, (key, value) => this.#event(key, value));
     for (const [queue, next] of this.#next) {
-      if (next <= queue.durable) this.#missing(queue, next, queue.durable);
+      if (next <= queue.durable && !this.#afterDamage.has(queue)) this.#missing(queue, next, queue.durable);
     }
     const quarantined = await this.#scan(quarantineRoom, (key, value) => this.#quarantined(key, value));
     const indexRecords = await this.#scan(indexRoom, (key, value) => {
@@ -136,23 +139,46 @@ class Verification {
       this.#fault({ queue: "", seq: place?.seq ?? null, what: "a record of an unknown queue" });
       return;
     }
-    const { seq } = place;
-    // Acknowledged, and only not deleted yet.
-    if (seq <= queue.acked) return;
-    const next = this.#next.get(queue) ?? seq;
-    if (seq > queue.durable) this.#fault({ queue: queue.name, seq, what: "no checkpoint covers it" });
-    else if (seq > next) this.#missing(queue, next, seq - 1);
-    this.#next.set(queue, seq + 1);
+    let run: RunReader;
     try {
-      decodeEvent(key, value, { queue: queue.name, seq });
+      run = new RunReader(key, value, { queue: queue.name, seq: place.seq });
     } catch (error) {
-      this.#fault({ queue: queue.name, seq, what: sentenceOf(error) });
+      this.#damagedRun(queue, place.seq, sentenceOf(error));
       return;
     }
+    this.#sequence(queue, run);
+    try {
+      while (run.next <= run.last) run.read();
+    } catch (error) {
+      this.#fault({ queue: queue.name, seq: run.next, what: sentenceOf(error) });
+      return;
+    }
+    // Events that are acknowledged stand in a record until all of it is.
+    const waiting = run.last - Math.max(run.first - 1, queue.acked);
     const report = this.#reports.get(queue);
-    if (report === undefined) return;
-    report.events += 1;
+    if (report === undefined || waiting <= 0) return;
+    report.events += waiting;
     report.bytes += key.length + value.length;
+  }
+
+  #sequence(queue: Queue, run: RunReader): void {
+    if (run.last <= queue.acked) return;
+    const next = this.#next.get(queue) ?? run.first;
+    if (run.last > queue.durable)
+      this.#fault({ queue: queue.name, seq: run.last, what: "no checkpoint covers it" });
+    else if (run.first > next && !this.#afterDamage.has(queue)) this.#missing(queue, next, run.first - 1);
+    this.#afterDamage.delete(queue);
+    this.#next.set(queue, run.last + 1);
+  }
+
+  /** How many events it held is unknown; what follows it tells. */
+  #damagedRun(queue: Queue, seq: Seq, what: string): void {
+    if (queue.acked >= seq && queue.acked === queue.durable) return;
+    const next = this.#next.get(queue) ?? seq;
+    if (seq > next) this.#missing(queue, next, seq - 1);
+    this.#fault({ queue: queue.name, seq, what });
+    this.#next.set(queue, Math.max(next, seq + 1));
+    this.#afterDamage.add(queue);
   }
 
   #quarantined(key: Buffer, value: Buffer): void {

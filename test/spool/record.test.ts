@@ -2,10 +2,19 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { Op, SpooledEvent } from "../../agent/change.ts";
 import { queueKey } from "../../agent/spool/keys.ts";
-import { DamagedRecord, decodeEvent, decodeQuarantined, RecordEncoder } from "../../agent/spool/record.ts";
+import { DamagedRecord } from "../../agent/spool/damaged-record.ts";
+import { decodeQuarantined, RecordEncoder, RunReader } from "../../agent/spool/record.ts";
 import { event, ORDERS, randomOf, seedOf, spooled } from "./fixtures.ts";
 
 const queue = { tag: 3, lane: "live" } as const;
+
+/** All events of a record. */
+function decodeRun(key: Buffer, value: Buffer, seq: number): SpooledEvent[] {
+  const run = new RunReader(key, value, { queue: ORDERS, seq });
+  const events: SpooledEvent[] = [];
+  while (run.next <= run.last) events.push(run.read());
+  return events;
+}
 
 describe("record", () => {
   it("gives back every event as it was, whatever its texts hold", (t) => {
@@ -19,10 +28,9 @@ describe("record", () => {
       for (let i = 0; i < length; i++) made += pick(["a", "ß", "€", "𝄞", "\0", '"', "\u{10ffff}"]);
       return made;
     };
-    for (let n = 0; n < 500; n++) {
-      const seq = 1 + Math.floor(random() * Number.MAX_SAFE_INTEGER);
+    const made = (seq: number): SpooledEvent => {
       const payload = Buffer.from(Array.from({ length: random() * 3000 }, () => random() * 256));
-      const given: SpooledEvent = {
+      return {
         seq,
         kind: pick(["entity", "control"]),
         queue: ORDERS,
@@ -37,23 +45,34 @@ describe("record", () => {
         oversize: random() < 0.5,
         payload,
       };
+    };
+    for (let n = 0; n < 200; n++) {
+      const seq = 1 + Math.floor(random() * (Number.MAX_SAFE_INTEGER - 100));
+      const given = Array.from({ length: 1 + Math.floor(random() * 6) }, (_, at) => made(seq + at));
       const key = queueKey(queue, seq);
-      const value = Buffer.from(encoder.event(key, given));
-      assert.deepEqual(decodeEvent(key, value, { queue: ORDERS, seq }), given);
+      const value = Buffer.from(encoder.run(key, given, { from: 0, to: given.length }));
+      assert.deepEqual(decodeRun(key, value, seq), given);
+      const run = new RunReader(key, value, { queue: ORDERS, seq });
+      const at = Math.floor(random() * given.length);
+      run.skipTo(seq + at);
+      assert.deepEqual(run.read(), given[at]);
       const verdict = Buffer.from('{"code":"X"}');
-      const quarantined = Buffer.from(encoder.quarantined(key, given, verdict));
+      const [first] = given;
+      assert.ok(first !== undefined);
+      const quarantined = Buffer.from(encoder.quarantined(key, first, verdict));
       assert.deepEqual(decodeQuarantined(key, quarantined, { queue: ORDERS, seq }), {
         verdict: '{"code":"X"}',
-        event: given,
+        event: first,
       });
     }
   });
 
   it("refuses a record in which any one bit of value or key differs, and any shorter one", () => {
     const key = queueKey(queue, 5);
-    const value = Buffer.from(new RecordEncoder().event(key, event(7)));
-    const decode = (): unknown => decodeEvent(key, value, { queue: ORDERS, seq: 5 });
-    assert.deepEqual(decode(), spooled(event(7), 5));
+    const given = [event(7), event(8)];
+    const value = Buffer.from(new RecordEncoder().run(key, given, { from: 0, to: 2 }));
+    const decode = (): unknown => decodeRun(key, value, 5);
+    assert.deepEqual(decode(), [spooled(event(7), 5), spooled(event(8), 6)]);
     for (const bytes of [key, value]) {
       for (let bit = 0; bit < bytes.length * 8; bit++) {
         const at = bit >>> 3;
@@ -64,15 +83,14 @@ describe("record", () => {
     }
     for (let length = 0; length < value.length; length++) {
       const shorter = value.subarray(0, length);
-      assert.throws(() => decodeEvent(key, shorter, { queue: ORDERS, seq: 5 }), DamagedRecord);
+      assert.throws(() => decodeRun(key, shorter, 5), DamagedRecord);
     }
   });
 
   it("writes format version 1 byte by byte as documented", () => {
     const key = queueKey({ tag: 0x0102, lane: "bulk" }, 2 ** 33 + 7);
     assert.equal(key.toString("hex"), ["02", "0102", "01", "0000000200000007"].join(""));
-    const value = new RecordEncoder().event(
-      key,
+    const given = [
       event(0, {
         kind: "control",
         topic: "t",
@@ -85,13 +103,16 @@ describe("record", () => {
         barrier: true,
         payload: Buffer.from('"p"'),
       }),
-    );
+    ];
+    const value = new RecordEncoder().run(key, given, { from: 0, to: 1 });
     assert.equal(
       value.toString("hex"),
       [
         "01", // version
-        "d5b3c02a", // checksum: CRC-32 of the key and of all that follows
-        "00000028", // length of the body
+        "12a6b92a", // checksum: CRC-32 of the key and of all that follows
+        "00000030", // length of the body
+        "00000001", // events
+        "00000028", // length of the event
         "03", // control, barrier
         "72", // r
         "3ff0000000000000", // commitTimeMs
