@@ -114,6 +114,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   const capture = new CaptureRounds({
     newCapture: () => new Capture({ source, encoder: transform, spool, observer, clock, onDurable }),
     sourceStatus: () => source.status(),
+    sourceStepMs: () => source.lastStepMs,
     clock,
     log,
   });

@@ -26,6 +26,8 @@ export interface CaptureRoundsParts {
   /** A new loop on the spool's checkpoint; each runs once. */
   readonly newCapture: () => Capture;
   readonly sourceStatus: () => SourceStatus;
+  /** Monotonic time of the source's last step that gives nothing to pull (BinlogSource.lastStepMs). */
+  readonly sourceStepMs: () => number;
   readonly clock: Clock;
   readonly log: Log;
   readonly tryAgainMs?: number;
@@ -35,14 +37,21 @@ export class CaptureRounds {
   readonly #parts: CaptureRoundsParts;
   #capture: Capture | null = null;
   #halted: string | null = null;
+  #haltedAtMs = 0;
 
   constructor(parts: CaptureRoundsParts) {
     this.#parts = parts;
   }
 
-  /** Monotonic time at which the loop last came round. */
+  /**
+   * Monotonic time of the last sign of life. What the source does by itself counts only while the
+   * loop waits for the source: packets go on to come when an append hangs.
+   */
   get lastProgressMs(): number {
-    return this.#capture?.lastProgressMs ?? this.#parts.clock.monotonicMs();
+    const capture = this.#capture;
+    if (capture === null) return this.#parts.clock.monotonicMs();
+    if (capture.isAppending) return capture.lastProgressMs;
+    return Math.max(capture.lastProgressMs, this.#haltedAtMs, this.#parts.sourceStepMs());
   }
 
   /** The source's status; while capture is halted, why. */
@@ -67,6 +76,7 @@ export class CaptureRounds {
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof AgentError) || !survivable.has(error.code)) throw error;
+        this.#haltedAtMs = clock.monotonicMs();
         this.#halted = `${error.code}: ${error.message}`;
         log.error("capture has stopped before its position moved; it is tried again every minute", {
           code: error.code,

@@ -51,6 +51,7 @@ export class Capture implements Service {
   readonly #stopping = new AbortController();
   #ended: Promise<void> | null = null;
   #lastProgressMs: number;
+  #isAppending = false;
   /** Events that earlier parts of the transaction under way have made (ports.ts, EncodeContext). */
   #eventsBefore = 0;
   readonly #arenas = new ArenaPair();
@@ -63,6 +64,11 @@ export class Capture implements Service {
   /** Monotonic time at which the loop last came round; a watchdog judges by it. */
   get lastProgressMs(): number {
     return this.#lastProgressMs;
+  }
+
+  /** Whether it waits for the spool; else it waits for the source, or works. */
+  get isAppending(): boolean {
+    return this.#isAppending;
   }
 
   /** Resolves when stopped; rejects when the source or the spool cannot go on. */
@@ -89,7 +95,9 @@ export class Capture implements Service {
       for await (const items of source.batches(start, this.#stopping.signal)) {
         this.#lastProgressMs = this.#parts.clock.monotonicMs();
         const batch = this.#encode(items);
+        this.#isAppending = true;
         broken = await underWay;
+        this.#isAppending = false;
         if (broken !== null) break;
         if (batch !== null) underWay = this.#append(batch);
         this.#lastProgressMs = this.#parts.clock.monotonicMs();

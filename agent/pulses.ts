@@ -1,62 +1,48 @@
 /**
- * Whether the two loops come round, for /livez and systemd's watchdog. A loop that waits for the
- * database, the cluster or the disk says so; one that should come round and does not is stuck.
+ * Whether the two loops come round, for /livez and systemd's watchdog. Everything that a loop does
+ * has a time limit of its own: a request, a connect, a pause. A loop that stays in one place longer
+ * is stuck, whatever is wrong outside; only a full disk may be waited for without limit.
  */
 import type { LoopPulse } from "./observe/liveness.ts";
-import type { SourceStatus, SpoolStats } from "./ports.ts";
+import type { SpoolStats } from "./ports.ts";
 
 export function capturePulse(
-  loop: { readonly lastProgressMs: number; status(): SourceStatus },
-  spool: { stats(): SpoolStats },
-  nowMs: () => number,
+  loop: { readonly lastProgressMs: number },
+  spool: { stats(): Pick<SpoolStats, "intake"> },
 ): LoopPulse {
   return {
     name: "capture",
-    lastProgressMs: () => {
-      // A large transaction is read to its end before its first row is handed on: packets count.
-      const { state, silentMs } = loop.status();
-      const readAtMs = state === "streaming" && silentMs !== null ? nowMs() - silentMs : 0;
-      return Math.max(loop.lastProgressMs, readAtMs);
-    },
+    lastProgressMs: () => loop.lastProgressMs,
     waitsFor: () => {
-      const { state, reason } = loop.status();
-      if (state !== "streaming" && state !== "paused") return reason ?? `the source is ${state}`;
-      const { intake, waitingBatches } = spool.stats();
-      if (intake === "SPOOL_FULL" || intake === "DISK_FULL") return intake;
-      return waitingBatches > 0 ? "room in the spool" : null;
+      const { intake } = spool.stats();
+      return intake === "SPOOL_FULL" || intake === "DISK_FULL" ? intake : null;
     },
   };
 }
 
-/** What the forwarder has done so far; any of it moving is progress. */
-export interface ForwardProgress {
-  readonly accepted: number;
-  readonly attempts: number;
-  readonly quarantined: number;
-  readonly held: number;
+/** What the forwarder is at (Forwarder.pulse). */
+export interface ForwardWork {
+  readonly oldestWorkSinceMs: number | null;
+  readonly wakesAtMs: number | null;
 }
 
 export function forwardPulse(
-  progress: () => ForwardProgress,
-  spool: { stats(): SpoolStats },
+  work: () => ForwardWork,
+  spool: { stats(): Pick<SpoolStats, "events"> },
   nowMs: () => number,
 ): LoopPulse {
-  let seen = "";
-  let seenAtMs = nowMs();
-  const waitsFor = (): string | null => {
-    if (spool.stats().events === 0) return "events";
-    return progress().held > 0 ? "the cluster" : null;
-  };
+  /** When it was last seen with something to do or to wait for. */
+  let busyAtMs = nowMs();
   return {
     name: "forward",
     lastProgressMs: () => {
-      const { accepted, attempts, quarantined } = progress();
-      const now = `${accepted} ${attempts} ${quarantined}`;
-      // While it waits the clock stands still: a backlog that comes after an idle hour is new.
-      if (now !== seen || waitsFor() !== null) seenAtMs = nowMs();
-      seen = now;
-      return seenAtMs;
+      const { oldestWorkSinceMs, wakesAtMs } = work();
+      const now = nowMs();
+      // Events that wait, and nothing that would ever look at them: a wake-up was lost.
+      const isLost = oldestWorkSinceMs === null && wakesAtMs === null && spool.stats().events > 0;
+      if (!isLost) busyAtMs = now;
+      return Math.min(busyAtMs, oldestWorkSinceMs ?? now, wakesAtMs ?? now);
     },
-    waitsFor,
+    waitsFor: () => (work().oldestWorkSinceMs === null && spool.stats().events === 0 ? "events" : null),
   };
 }

@@ -22,6 +22,7 @@ export class Listeners {
   readonly #metrics: StatusServer;
   readonly #health: StatusServer;
   readonly #control: ControlServer;
+  #wasLive = true;
 
   constructor(agent: Agent, options: ListenerOptions) {
     const { settings, log } = options;
@@ -29,8 +30,8 @@ export class Listeners {
     this.#options = options;
     const nowMs = (): number => systemClock.monotonicMs();
     this.#pulses = [
-      capturePulse(agent.capture, agent.spool, nowMs),
-      forwardPulse(() => progressOf(agent), agent.spool, nowMs),
+      capturePulse(agent.capture, agent.spool),
+      forwardPulse(() => agent.forwarder.pulse(), agent.spool, nowMs),
     ];
     this.#metrics = new StatusServer({
       name: "METRICS_PORT",
@@ -75,6 +76,22 @@ export class Listeners {
     return computeLiveness(this.#pulses, systemClock.monotonicMs());
   }
 
+  /** For the watchdog: says once in the log which loop is stuck, so that the restart has a reason. */
+  isLive(): boolean {
+    const { live, loops } = this.liveness();
+    if (!live && this.#wasLive) {
+      for (const loop of loops.filter((one) => !one.live)) {
+        const { name, silentMs } = loop;
+        this.#options.log.error("a loop does not come round any more; the watchdog will end the agent", {
+          loop: name,
+          silentMs,
+        });
+      }
+    }
+    this.#wasLive = live;
+    return live;
+  }
+
   async statusLine(): Promise<string> {
     return statusLine(await this.#agent.facts.gather());
   }
@@ -97,9 +114,4 @@ export class Listeners {
   async #statusReport() {
     return statusReport(await this.#agent.facts.gather(), this.liveness(), this.#options.settings);
   }
-}
-
-function progressOf({ forwarder, observer }: Agent) {
-  const { attempts, quarantined } = forwarder.status();
-  return { accepted: observer.acceptance.events, attempts, quarantined, held: observer.heldTopics.length };
 }

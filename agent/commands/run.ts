@@ -176,7 +176,7 @@ interface Following {
 async function follow({ agent, parts, listeners, notify, signals }: Following): Promise<void> {
   agent.ready = true;
   notify.ready();
-  notify.startWatchdog(() => listeners.liveness().live);
+  notify.startWatchdog(() => listeners.isLive());
   const captured = announceSchemas(agent, parts, signals.stop).then(() => agent.capture.run(signals.stop));
   const loops = [captured, agent.forwarder.run()];
   const broken = agent.spool.whenFailed().then((error) => {

@@ -13,6 +13,11 @@ export class Alarm {
     this.#ring = ring;
   }
 
+  /** Monotonic time at which it rings; Infinity when it was not asked to. */
+  get atMs(): number {
+    return this.#atMs;
+  }
+
   /** Rings at the given monotonic time, or earlier if an earlier time was asked for. */
   ringAt(atMs: number): void {
     if (atMs >= this.#atMs) return;

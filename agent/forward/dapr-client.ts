@@ -3,6 +3,7 @@
  * forwarder's business. Never throws for what the network or the API does.
  */
 import type { OutboundEvent } from "../change.ts";
+import { AgentError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
 import { type Answer, classify, classifyFault, type PublishOutcome } from "./classify.ts";
 import { Transport, type TimeLimits, type TlsFiles, defaultTimeLimits } from "./transport.ts";
@@ -64,12 +65,16 @@ export class DaprClient implements Publisher {
 
   async publishBulk(topic: string, events: readonly OutboundEvent[]): Promise<PublishOutcome> {
     let outcome: PublishOutcome;
+    const deadline = this.#startDeadline();
     try {
-      const version = this.#version ?? (await this.#chooseVersion(topic));
-      const answer = await this.#call("POST", this.#bulkPath(version, topic), joinBulk(events));
+      const version = this.#version ?? (await this.#chooseVersion(topic, deadline.signal));
+      const body = joinBulk(events);
+      const answer = await this.#call("POST", this.#bulkPath(version, topic), body, deadline.signal);
       outcome = classify(answer, this.#clock.wallMs());
     } catch (thrown) {
       outcome = classifyFault(thrown);
+    } finally {
+      deadline.end();
     }
     if (outcome.kind === "unavailable" && outcome.scope === "all") this.#forget();
     return outcome;
@@ -92,8 +97,8 @@ export class DaprClient implements Publisher {
   }
 
   /** The API's own facts, for `check` and /health: its version, and whether it knows the component. */
-  async describe(): Promise<DaprFacts> {
-    const answer = await this.#call("GET", "/v1.0/metadata", null);
+  async describe(signal?: AbortSignal): Promise<DaprFacts> {
+    const answer = await this.#call("GET", "/v1.0/metadata", null, signal);
     const facts = answer.status === 200 ? parseMetadata(answer.body) : null;
     if (facts === null) return { status: answer.status, runtimeVersion: null, hasComponent: null };
     const hasComponent = facts.components === null ? null : facts.components.includes(this.#settings.pubsub);
@@ -114,6 +119,24 @@ export class DaprClient implements Publisher {
     return `/${version}/publish/bulk/${pubsub}/${encodeURIComponent(topic)}?metadata.rawPayload=true`;
   }
 
+  /**
+   * The end of one publish, whatever it does: the connection's own limits are for each silence, and
+   * an answer that comes byte by byte has none of those.
+   */
+  #startDeadline(): { readonly signal: AbortSignal; end(): void } {
+    const { connectMs, headersMs, bodyMs } = this.#settings.limits ?? defaultTimeLimits;
+    const over = new AbortController();
+    const ended = new AbortController();
+    const overdue = (): void => {
+      if (ended.signal.aborted) return;
+      over.abort(
+        new AgentError("FORWARD_UNAVAILABLE", "the Dapr API did not come to an end with its answer"),
+      );
+    };
+    void this.#clock.sleep(connectMs + headersMs + bodyMs, ended.signal).then(overdue);
+    return { signal: over.signal, end: () => ended.abort() };
+  }
+
   /** Whatever was learnt of the other side may be wrong after a failure: token, version, files. */
   #forget(): void {
     this.#version = null;
@@ -121,13 +144,19 @@ export class DaprClient implements Publisher {
     this.#transport.recheckFiles();
   }
 
-  async #call(method: "GET" | "POST", path: string, body: Buffer | null): Promise<Answer> {
+  async #call(
+    method: "GET" | "POST",
+    path: string,
+    body: Buffer | null,
+    signal?: AbortSignal,
+  ): Promise<Answer> {
     const response = await this.#transport.current().request({
       origin: this.#origin,
       path: this.#prefix + path,
       method,
       headers: (this.#headers ??= this.#makeHeaders()),
       body,
+      ...(signal === undefined ? {} : { signal }),
     });
     const retryAfter = response.headers["retry-after"];
     return {
@@ -150,15 +179,15 @@ export class DaprClient implements Publisher {
    * says something else, an empty bulk is tried, which publishes nothing: an older Dapr reads the
    * v1.0 URL as a component named "bulk" and answers 404.
    */
-  async #chooseVersion(topic: string): Promise<BulkVersion> {
-    const facts = await this.describe();
+  async #chooseVersion(topic: string, signal: AbortSignal): Promise<BulkVersion> {
+    const facts = await this.describe(signal);
     const known = facts.runtimeVersion === null ? null : bulkVersionOf(facts.runtimeVersion);
     if (known !== null) {
       this.#version = known;
       return known;
     }
     for (const version of ["v1.0", "v1.0-alpha1"] as const) {
-      const answer = await this.#call("POST", this.#bulkPath(version, topic), joinBulk([]));
+      const answer = await this.#call("POST", this.#bulkPath(version, topic), joinBulk([]), signal);
       if (answer.status === 401) break;
       if (answer.status !== 404) {
         this.#version = version;

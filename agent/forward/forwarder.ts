@@ -35,6 +35,14 @@ export interface ForwarderParts {
   readonly clock: Clock;
 }
 
+/** Every read, request and write has an end, and a pause has one: a loop that passes both is stuck. */
+export interface ForwardPulse {
+  /** Monotonic time since when the oldest work is under way, null when none is. */
+  readonly oldestWorkSinceMs: number | null;
+  /** Monotonic time at which it looks again by itself, null when only something new wakes it. */
+  readonly wakesAtMs: number | null;
+}
+
 /** Why nothing more goes from a lane now; a number is the monotonic time that may change it. */
 type Pause = number;
 const UNTIL_SOMETHING_HAPPENS: Pause = Number.POSITIVE_INFINITY;
@@ -59,8 +67,8 @@ export class Forwarder implements Service {
   #firstLane = 0;
   /** Requests under way that count against the bound over all topics. */
   #inFlight = 0;
-  /** Reads, requests and quarantine writes that have not ended. */
-  #busy = 0;
+  /** Reads, requests and quarantine writes that have not ended, oldest first. */
+  readonly #work = new Set<{ readonly sinceMs: number }>();
   #whenIdle: (() => void)[] = [];
   #takesWork = false;
   #failure: Error | null = null;
@@ -102,7 +110,7 @@ export class Forwarder implements Service {
   async drain(deadlineMs: number): Promise<void> {
     this.#takesWork = false;
     this.#alarm.cancel();
-    if (this.#busy === 0) return;
+    if (this.#work.size === 0) return;
     const idle = new Promise<void>((resolve) => this.#whenIdle.push(resolve));
     const over = new AbortController();
     await Promise.race([idle, this.#parts.clock.sleep(deadlineMs, over.signal)]);
@@ -114,7 +122,7 @@ export class Forwarder implements Service {
     this.#takesWork = false;
     this.#alarm.cancel();
     this.#ending.abort();
-    while (this.#busy > 0) {
+    while (this.#work.size > 0) {
       const idle = new Promise<void>((resolve) => this.#whenIdle.push(resolve));
       await this.#parts.publisher.resetConnections();
       await idle;
@@ -131,6 +139,14 @@ export class Forwarder implements Service {
       settlement: this.#settlement,
       deadLettersWaiting: this.#deadLetters.waiting,
     });
+  }
+
+  /** What the loop is at, for whoever judges whether it still comes round. */
+  pulse(): ForwardPulse {
+    return {
+      oldestWorkSinceMs: this.#work.values().next().value?.sinceMs ?? null,
+      wakesAtMs: this.#alarm.atMs === UNTIL_SOMETHING_HAPPENS ? null : this.#alarm.atMs,
+    };
   }
 
   async #run(): Promise<void> {
@@ -312,19 +328,20 @@ export class Forwarder implements Service {
 
   /** Waits for the work's end in the background, then looks for more; a failure ends the run. */
   #track(work: Promise<void>): void {
-    this.#busy++;
-    void this.#finish(work);
+    const started = { sinceMs: this.#parts.clock.monotonicMs() };
+    this.#work.add(started);
+    void this.#finish(work, started);
   }
 
-  async #finish(work: Promise<void>): Promise<void> {
+  async #finish(work: Promise<void>, started: { readonly sinceMs: number }): Promise<void> {
     try {
       await work;
     } catch (thrown) {
       this.#fail(thrown);
     }
-    this.#busy--;
+    this.#work.delete(started);
     this.#pump();
-    if (this.#busy > 0) return;
+    if (this.#work.size > 0) return;
     const waiting = this.#whenIdle;
     this.#whenIdle = [];
     for (const resolve of waiting) resolve();

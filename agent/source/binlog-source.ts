@@ -39,6 +39,11 @@ export interface BinlogSource extends ChangeSource {
    * SOURCE_RIGHTS, SOURCE_UNSUITABLE or SERVER_ID_TAKEN, with the first fault's mend as hint.
    */
   firstConnect(): Promise<ServerFacts>;
+  /**
+   * Monotonic time of the last step that gives nothing to pull: a packet of a transaction whose end
+   * was not read yet, or the begin or end of something done to get connected.
+   */
+  readonly lastStepMs: number;
   /** The end of the server's binlog now, on a connection of its own. */
   currentPosition(): Promise<ServerPosition>;
 }
@@ -78,6 +83,7 @@ class MysqlBinlogSource implements BinlogSource {
   #unreadableAt: string | null = null;
   #loggedCode: string | null = null;
   #loggedAtMs = 0;
+  #stepMs = 0;
 
   constructor(parts: BinlogSourceParts) {
     this.#parts = parts;
@@ -139,6 +145,10 @@ class MysqlBinlogSource implements BinlogSource {
     };
   }
 
+  get lastStepMs(): number {
+    return Math.max(this.#stepMs, this.#stream?.lastStepMs ?? 0);
+  }
+
   async firstConnect(): Promise<ServerFacts> {
     const { facts, faults } = await inspectServer(this.#parts.settings, this.#parts.tables);
     const fault = faults.find(({ severity }) => severity === "fault");
@@ -161,12 +171,16 @@ class MysqlBinlogSource implements BinlogSource {
   async #connect(stream: Stream, prove: boolean, signal: AbortSignal): Promise<boolean> {
     this.#state = "connecting";
     const { settings } = this.#parts;
+    this.#step();
     try {
       await using control = await openControl(settings);
+      this.#step();
       const facts = await readServerFacts(control);
       this.#server = `${facts.version}, server id ${facts.serverId}`;
       const before = stream.from;
+      this.#step();
       const { from, start } = await this.#startFor(control, facts, before, prove);
+      this.#step();
       if (before !== null) requirePosition(before, facts, await readBinlogFiles(control));
       if (signal.aborted) return false;
       stream.open({
@@ -231,6 +245,7 @@ class MysqlBinlogSource implements BinlogSource {
     this.#failures += 1;
     this.#state = failure.code === "SCHEMA_UNKNOWN" ? "waiting" : "connecting";
     this.#reason = failure.message;
+    this.#step();
     const delayMs = backoffDelayMs(this.#failures, backoff);
     const nowMs = clock.monotonicMs();
     if (failure.code !== this.#loggedCode || nowMs - this.#loggedAtMs >= LOG_AGAIN_MS) {
@@ -245,6 +260,10 @@ class MysqlBinlogSource implements BinlogSource {
       });
     }
     await clock.sleep(delayMs, signal);
+  }
+
+  #step(): void {
+    this.#stepMs = this.#parts.clock.monotonicMs();
   }
 
   #mendable(failure: AgentError, from: Checkpoint | null): boolean {

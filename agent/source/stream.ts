@@ -75,6 +75,7 @@ export class Stream {
   #readingColumns = false;
   #pausedAtMs = 0;
   #lastPacketMs: number | null = null;
+  #lastStepMs = 0;
   #silentTicks = 0;
   #streams = false;
   #formatAtMs: number | null = null;
@@ -120,6 +121,11 @@ export class Stream {
 
   get silentMs(): number | null {
     return this.#lastPacketMs === null ? null : this.#parts.clock.monotonicMs() - this.#lastPacketMs;
+  }
+
+  /** Monotonic time of the last event that gave nothing to pull: of an open transaction, or repeated. */
+  get lastStepMs(): number {
+    return this.#lastStepMs;
   }
 
   /** Connects; what goes wrong from here on is `takeFailure`'s to say. */
@@ -276,6 +282,7 @@ export class Stream {
       return;
     }
     const wanted = reader.push(buffer, start, end);
+    if (reader.groups.isOpen || !reader.groups.hasArrived) this.#lastStepMs = this.#lastPacketMs;
     if (wanted !== null) {
       // The packet's memory is used again before the columns are known.
       void this.#provideColumns(reader, wanted, Buffer.from(buffer.subarray(start, end)));

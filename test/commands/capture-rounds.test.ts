@@ -2,11 +2,13 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { CaptureRounds } from "../../agent/capture-rounds.ts";
 import { Capture } from "../../agent/capture.ts";
+import type { SourceItem } from "../../agent/change.ts";
 import { AgentError } from "../../agent/kernel/errors.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
-import type { ChangeSource, SourceStatus } from "../../agent/ports.ts";
-import { capturePulse, forwardPulse } from "../../agent/pulses.ts";
+import type { ChangeSource, SourceStatus, SpoolStats } from "../../agent/ports.ts";
+import { capturePulse, forwardPulse, type ForwardWork } from "../../agent/pulses.ts";
 import { LinesLog } from "../observe/facts.ts";
+import { checkpoint, eventually } from "../spool/fixtures.ts";
 
 const stopped: SourceStatus = { state: "stopped", reason: null, server: null, silentMs: null, reconnects: 0 };
 
@@ -35,6 +37,7 @@ function roundsOver(failures: Error[]) {
       });
     },
     sourceStatus: () => source.status(),
+    sourceStepMs: () => 0,
     clock: systemClock,
     log,
     tryAgainMs: 20,
@@ -71,67 +74,73 @@ describe("capture rounds", () => {
 });
 
 describe("pulses", () => {
-  const stats = {
-    intake: "open",
-    queues: [],
-    events: 5,
-    bytes: 0,
-    directoryBytes: 0,
-    bytesMax: 1,
-    freeBytes: 1,
-    diskFreeMin: 0,
-    fsync: { count: 0, lastSeconds: 0, p99Seconds: 0 },
-    waitingBatches: 0,
-    quarantined: 0,
-    lossesAtOpen: 0,
-  } as const;
+  const room = (intake: SpoolStats["intake"]) => ({ stats: () => ({ intake }) });
 
-  it("of capture counts packets as progress, and a full spool or an absent database as a wait", () => {
-    const streaming: SourceStatus = { ...stopped, state: "streaming", silentMs: 10 };
-    const pulse = capturePulse(
-      { lastProgressMs: 5, status: () => streaming },
-      { stats: () => stats },
-      () => 1000,
-    );
-    assert.equal(pulse.lastProgressMs(), 990);
-    assert.equal(pulse.waitsFor(), null);
-    const full = { stats: () => ({ ...stats, intake: "SPOOL_FULL" as const }) };
-    const paused: SourceStatus = { ...streaming, state: "paused" };
-    const waiting = capturePulse({ lastProgressMs: 5, status: () => paused }, full, () => 1000);
-    assert.equal(waiting.waitsFor(), "SPOOL_FULL");
-    const stuck = capturePulse(
-      { lastProgressMs: 5, status: () => paused },
-      { stats: () => stats },
-      () => 1000,
-    );
-    assert.equal(stuck.waitsFor(), null);
-    assert.equal(stuck.lastProgressMs(), 5);
-    const away = capturePulse(
-      { lastProgressMs: 5, status: () => stopped },
-      { stats: () => stats },
-      () => 1000,
-    );
-    assert.match(away.waitsFor() ?? "", /stopped/);
+  it("of capture excuse a full spool or disk, and nothing else", () => {
+    const loop = { lastProgressMs: 5 };
+    assert.equal(capturePulse(loop, room("SPOOL_FULL")).waitsFor(), "SPOOL_FULL");
+    assert.equal(capturePulse(loop, room("DISK_FULL")).waitsFor(), "DISK_FULL");
+    const open = capturePulse(loop, room("open"));
+    assert.equal(open.waitsFor(), null);
+    assert.equal(open.lastProgressMs(), 5);
   });
 
-  it("of forward stands still only while events wait and nothing at all moves", () => {
+  it("of capture count what the source does by itself, but not while an append hangs", async () => {
+    const item: SourceItem = { kind: "progress", commitTimeMs: null, checkpoint: checkpoint(1) };
+    let pulls = 0;
+    const source: ChangeSource = {
+      status: () => stopped,
+      async *batches() {
+        for (;;) {
+          pulls += 1;
+          yield await Promise.resolve([item]);
+        }
+      },
+    };
+    const rounds = new CaptureRounds({
+      newCapture: () =>
+        new Capture({
+          source,
+          encoder: { tables: [], encode: () => [] },
+          spool: { checkpoint: () => null, append: () => new Promise(() => undefined) },
+          observer: { batchCaptured: () => undefined, commitSeen: () => undefined },
+          clock: systemClock,
+        }),
+      sourceStatus: () => stopped,
+      sourceStepMs: () => Number.MAX_SAFE_INTEGER,
+      clock: systemClock,
+      log: new LinesLog(),
+    });
+    void rounds.run(new AbortController().signal);
+    assert.equal(rounds.lastProgressMs, Number.MAX_SAFE_INTEGER);
+    await eventually(() => pulls === 2, "the second batch waits for the first one's append");
+    assert.ok(rounds.lastProgressMs < Number.MAX_SAFE_INTEGER);
+  });
+
+  it("of forward stand still when work has no end, a pause is over, or a wake-up was lost", () => {
     let nowMs = 0;
-    let events = 5;
-    let accepted = 0;
-    let held = 0;
-    const progress = () => ({ accepted, attempts: 0, quarantined: 0, held });
-    const pulse = forwardPulse(progress, { stats: () => ({ ...stats, events }) }, () => nowMs);
-    pulse.lastProgressMs();
-    nowMs = 100;
-    assert.equal(pulse.lastProgressMs(), 0);
-    accepted = 1;
-    assert.equal(pulse.lastProgressMs(), 100);
-    nowMs = 200;
-    events = 0;
-    assert.equal(pulse.lastProgressMs(), 200);
+    let events = 0;
+    let work: ForwardWork = { oldestWorkSinceMs: null, wakesAtMs: null };
+    const pulse = forwardPulse(
+      () => work,
+      { stats: () => ({ events }) },
+      () => nowMs,
+    );
+    nowMs = 1000;
+    assert.equal(pulse.lastProgressMs(), 1000, "nothing to do");
     assert.equal(pulse.waitsFor(), "events");
     events = 1;
-    held = 1;
-    assert.equal(pulse.waitsFor(), "the cluster");
+    nowMs = 2000;
+    assert.equal(pulse.lastProgressMs(), 1000, "events wait, and nothing looks at them");
+    assert.equal(pulse.waitsFor(), null);
+    work = { oldestWorkSinceMs: 1500, wakesAtMs: null };
+    assert.equal(pulse.lastProgressMs(), 1500, "since when the work is under way");
+    work = { oldestWorkSinceMs: null, wakesAtMs: 60_000 };
+    assert.equal(pulse.lastProgressMs(), 2000, "a hold has its end before it");
+    nowMs = 70_000;
+    assert.equal(pulse.lastProgressMs(), 60_000, "the alarm did not ring");
+    work = { oldestWorkSinceMs: 100, wakesAtMs: null };
+    events = 0;
+    assert.equal(pulse.waitsFor(), null, "work without an end is no wait for events");
   });
 });

@@ -1,5 +1,7 @@
 /** One call, one outcome: versions, token, time limits, wire form, classification. */
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:http";
 import { test } from "node:test";
 import { classify, parseRetryAfter } from "../../agent/forward/classify.ts";
 import { bulkVersionOf, DaprClient } from "../../agent/forward/dapr-client.ts";
@@ -126,6 +128,28 @@ test("a request that hangs ends at its time limit and holds its topic only", asy
   const outcome = await client.publishBulk(TOPIC, [eventOf({ key: "a" })]);
   assert.ok(outcome.kind === "unavailable" && outcome.scope === "topic");
   assert.equal(outcome.code, "UND_ERR_HEADERS_TIMEOUT");
+});
+
+test("an answer that comes byte by byte and never ends is given up", async (t) => {
+  const server = createServer((_request, response) => {
+    response.writeHead(500, { "content-type": "application/json" });
+    const drip = setInterval(() => response.write(" "), 20);
+    response.on("close", () => clearInterval(drip));
+  });
+  await once(server.listen(0, "127.0.0.1"), "listening");
+  const address = server.address();
+  assert.ok(address !== null && typeof address !== "string");
+  const endpoint = `http://127.0.0.1:${address.port}`;
+  const client = new DaprClient({ endpoint, pubsub: "pubsub", token: () => null, limits }, systemClock);
+  t.after(async () => {
+    await client.close();
+    server.close();
+  });
+  const outcome = await client.publishBulk(TOPIC, [eventOf({ key: "a" })]);
+  assert.ok(
+    outcome.kind === "unavailable" && outcome.code === "FORWARD_UNAVAILABLE",
+    JSON.stringify(outcome),
+  );
 });
 
 test("takes a failure whose header is over undici's default", async (t) => {

@@ -27,6 +27,8 @@ export interface BootOptions {
   readonly credentials?: Readonly<Record<string, string>>;
   /** Lines of a second drop-in's [Service] section. */
   readonly service?: readonly string[];
+  /** Files of this machine, by the path that they are copied to. */
+  readonly files?: Readonly<Record<string, string>>;
 }
 
 export interface Ran {
@@ -152,6 +154,7 @@ function installAgent(tree: string, layer: string, options: BootOptions): void {
     credentials.map(([id]) => `LoadCredential=${id}:/${etc}/credentials/${id}`),
   );
   dropIn("test", options.service ?? []);
+  for (const [path, from] of Object.entries(options.files ?? {})) copy(from, path);
   for (const [file, line] of [
     [
       "etc/passwd",
