@@ -1,5 +1,6 @@
-/** What the running agent shows to others: /metrics, /health, /livez and the control socket. */
+/** What the running agent shows to others: /metrics, /health, /livez and the two control sockets. */
 import type { Agent } from "../assemble.ts";
+import type { ControlSockets } from "../config/derived.ts";
 import type { Settings } from "../config/settings-table.ts";
 import { ControlServer } from "../control/control-server.ts";
 import { type Log, systemClock } from "../kernel/service.ts";
@@ -7,12 +8,13 @@ import { computeHealth, statusLine } from "../observe/health.ts";
 import { computeLiveness, type Liveness, type LoopPulse } from "../observe/liveness.ts";
 import { json, StatusServer } from "../observe/status-server.ts";
 import { capturePulse, forwardPulse } from "../pulses.ts";
+import { adminCommands } from "./admin-commands.ts";
 import { statusReport } from "./status-report.ts";
 
 export interface ListenerOptions {
   readonly settings: Settings;
   readonly log: Log;
-  readonly controlPath: string;
+  readonly sockets: ControlSockets;
 }
 
 export class Listeners {
@@ -23,6 +25,7 @@ export class Listeners {
   readonly #health: StatusServer;
   readonly #control: ControlServer;
   #wasLive = true;
+  readonly #admin: ControlServer;
 
   constructor(agent: Agent, options: ListenerOptions) {
     const { settings, log } = options;
@@ -48,28 +51,39 @@ export class Listeners {
       routes: { "/health": async () => this.#healthReply(), "/livez": () => this.#livezReply() },
     });
     this.#control = new ControlServer({
-      path: options.controlPath,
+      path: options.sockets.readOnly,
       mode: 0o660,
       log,
+      audited: false,
       commands: { status: async () => this.#statusReport() },
+    });
+    this.#admin = new ControlServer({
+      path: options.sockets.admin,
+      mode: 0o600,
+      log,
+      audited: true,
+      commands: adminCommands(agent),
     });
   }
 
   /** Rejects with LISTEN_FAILED. */
   async open(): Promise<void> {
-    const { settings, log, controlPath } = this.#options;
+    const { settings, log, sockets } = this.#options;
     const metricsPort = await this.#metrics.open();
     const healthPort = await this.#health.open();
     await this.#control.open();
+    await this.#admin.open();
     log.info("listening", {
       metrics: `${settings.metricsListen}:${metricsPort}`,
       health: `${settings.healthListen}:${healthPort}`,
-      control: controlPath,
+      control: sockets.readOnly,
+      admin: sockets.admin,
     });
   }
 
   async close(): Promise<void> {
-    await Promise.all([this.#metrics.close(), this.#health.close(), this.#control.close()]);
+    const listening = [this.#metrics, this.#health, this.#control, this.#admin];
+    await Promise.all(listening.map((listener) => listener.close()));
   }
 
   liveness(): Liveness {

@@ -15,7 +15,7 @@ import type { Mapping } from "../transform/mapping.ts";
 import type { Arguments } from "./command.ts";
 
 /** Where the installer puts the settings of the service. */
-const installedEnvFile = "/etc/magento-edge-agent/agent.env";
+export const installedEnvFile = "/etc/magento-edge-agent/agent.env";
 
 export interface SettingsSource extends LoadedSettings {
   /** The file they come from, beside the environment; null for none. */

@@ -1,7 +1,7 @@
 /** `magento-edge-agent run`: the service. Resolves with the exit code when it has ended. */
 import { announceSchemas, type Agent, type AgentParts, assembleAgent, sourceSettings } from "../assemble.ts";
 import {
-  controlSocketPath,
+  controlSockets,
   databaseAddress,
   describeAddress,
   diskLimits,
@@ -117,7 +117,7 @@ async function runService(settings: Settings, supervisor: Supervisor, log: Log):
     const listeners = new Listeners(agent, {
       settings,
       log,
-      controlPath: controlSocketPath(settings, supervisor),
+      sockets: controlSockets(settings, supervisor),
     });
     try {
       await start(agent, parts, listeners);

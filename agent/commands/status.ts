@@ -1,15 +1,10 @@
 /** `magento-edge-agent status`: asks the running agent over its read-only control socket. */
-import { existsSync } from "node:fs";
-import { controlSocketPath } from "../config/derived.ts";
-import { takeSupervisor } from "../config/load.ts";
 import { askAgent } from "../control/control-client.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { type Arguments, type Command, type Output, sharedOptions, usageError } from "./command.ts";
-import { loadFrom } from "./load-settings.ts";
+import { findSockets } from "./find-sockets.ts";
 import { isStatusReport, type StatusReport, statusScreen } from "./status-report.ts";
-
-const installedSocket = "/run/magento-edge-agent/control.sock";
 
 export const statusCommand: Command = {
   name: "status",
@@ -30,7 +25,7 @@ export const statusCommand: Command = {
     "env-file": sharedOptions.envFile,
   },
   run: async (args, output) => {
-    const path = args.text("socket") ?? findSocket(args);
+    const path = args.text("socket") ?? findSockets(args).readOnly;
     const wait = args.text("wait-healthy");
     return wait === null ? showStatus(path, args, output) : waitHealthy(path, durationMs(wait), output);
   },
@@ -43,7 +38,7 @@ async function showStatus(path: string, args: Arguments, output: Output): Promis
 }
 
 async function askStatus(path: string): Promise<StatusReport> {
-  const answer = await askAgent(path, "status");
+  const answer = await askAgent(path, { command: "status" });
   if (isStatusReport(answer)) return answer;
   throw new AgentError("AGENT_NOT_RUNNING", "the agent's answer is not understood", {
     hint: "Is the running agent of another version?",
@@ -77,14 +72,6 @@ async function unwellBecause(path: string): Promise<string | null> {
   } catch (error) {
     return error instanceof Error ? error.message : String(error);
   }
-}
-
-function findSocket(args: Arguments): string {
-  const supervisor = takeSupervisor();
-  const { settings } = loadFrom(args, true);
-  const candidates = [installedSocket];
-  if (settings !== null) candidates.unshift(controlSocketPath(settings, supervisor));
-  return candidates.find((path) => existsSync(path)) ?? candidates[0] ?? installedSocket;
 }
 
 function durationMs(text: string): number {

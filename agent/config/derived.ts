@@ -65,13 +65,23 @@ export function stateDirectory(settings: Settings, supervisor: Pick<Supervisor, 
   return settings.stateDir ?? supervisor.stateDirectory ?? "/var/lib/magento-edge-agent";
 }
 
-/** The read-only control socket: systemd's runtime directory, else beside the state. */
-export function controlSocketPath(
+/** Where the two control sockets lie: systemd's runtime directory, else beside the state. */
+export interface ControlSockets {
+  /** control.sock: status only, for the service's group. */
+  readonly readOnly: string;
+  /** admin.sock: what changes state or shows row data, for root alone. */
+  readonly admin: string;
+}
+
+export function controlSockets(
   settings: Settings,
   supervisor: Pick<Supervisor, "runtimeDirectory" | "stateDirectory">,
-): string {
-  const directory = supervisor.runtimeDirectory ?? stateDirectory(settings, supervisor);
-  return join(directory, "control.sock");
+): ControlSockets {
+  return controlSocketsIn(supervisor.runtimeDirectory ?? stateDirectory(settings, supervisor));
+}
+
+export function controlSocketsIn(directory: string): ControlSockets {
+  return { readOnly: join(directory, "control.sock"), admin: join(directory, "admin.sock") };
 }
 
 export interface Volume {

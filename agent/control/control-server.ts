@@ -1,20 +1,38 @@
 /**
- * The agent's end of a control socket. This one is read-only: who may connect may see the status,
- * never row data, and change nothing. What changes state gets a socket of its own for root alone
- * (another instance with mode 0600), when the first such command comes.
+ * The agent's end of a control socket. There are two (spec.md section 10): a read-only one for the
+ * service's group, whose commands show no row data and change nothing, and the admin socket for
+ * root alone with everything else. The file's mode decides who may connect, and the socket is never
+ * wider than its mode, not for a moment.
  */
 import { chmod, mkdir, unlink } from "node:fs/promises";
 import { connect, createServer, type Server, type Socket } from "node:net";
 import { dirname } from "node:path";
 import { AgentError } from "../kernel/errors.ts";
 import type { Log } from "../kernel/service.ts";
-import { type ControlAnswer, parseRequest, REQUEST_BYTES_MAX } from "./protocol.ts";
+import {
+  type ControlAnswer,
+  type ControlArguments,
+  parseRequest,
+  refusalOf,
+  REQUEST_BYTES_MAX,
+} from "./protocol.ts";
+
+/**
+ * One command. Resolves with what JSON can carry. An AgentError that it throws is answered with
+ * its code, message and hint; anything else only as a failure whose cause the log holds.
+ */
+export type ControlCommand = (args: ControlArguments) => Promise<unknown>;
+
+/** The dispatch table of a socket, by the command's name. */
+export type ControlCommands = Readonly<Record<string, ControlCommand>>;
 
 export interface ControlServerOptions {
   readonly path: string;
-  /** 0660: owner and the service's group. */
+  /** 0660: owner and the service's group. 0600: the service itself, and so root. */
   readonly mode: number;
-  readonly commands: Readonly<Record<string, () => Promise<unknown>>>;
+  readonly commands: ControlCommands;
+  /** Whether each command that is asked leaves a line in the log. */
+  readonly audited: boolean;
   readonly log: Log;
 }
 
@@ -61,13 +79,20 @@ export class ControlServer {
     server.maxConnections = 16;
     await new Promise<void>((resolve, reject) => {
       server.once("error", reject);
-      server.listen({ path }, () => {
-        server.off("error", reject);
-        server.on("error", (error) =>
-          this.#options.log.warn("the control socket failed", { code: codeOf(error) }),
-        );
-        resolve();
-      });
+      // The file is made inside this call; a mode that is set only afterwards would leave a moment
+      // in which others may connect.
+      const umask = process.umask(0o777 & ~this.#options.mode);
+      try {
+        server.listen({ path }, () => {
+          server.off("error", reject);
+          server.on("error", (error) =>
+            this.#options.log.warn("the control socket failed", { code: codeOf(error) }),
+          );
+          resolve();
+        });
+      } finally {
+        process.umask(umask);
+      }
     });
     this.#server = server;
   }
@@ -93,23 +118,26 @@ export class ControlServer {
   }
 
   async #answer(line: string): Promise<ControlAnswer> {
-    const { commands, log } = this.#options;
+    const { commands, log, audited } = this.#options;
     const request = parseRequest(line);
-    if (request === null) return { ok: false, message: "the request is not one line of JSON with a command" };
-    const command = Object.hasOwn(commands, request.command) ? commands[request.command] : undefined;
-    if (command === undefined) {
-      return {
-        ok: false,
-        message: `this agent does not know the command ${JSON.stringify(request.command)}`,
-      };
-    }
+    if (request === null) return refused("the request is not one line of JSON with a command");
+    const { command: name, args } = request;
+    const command = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (command === undefined) return refused(`this socket has no command ${JSON.stringify(name)}`);
+    if (audited) log.notice("an operator's command", { command: name });
     try {
-      return { ok: true, result: await command() };
+      return { ok: true, result: await command(args) };
     } catch (error) {
-      log.error("a control command failed", { command: request.command, error: codeOf(error) });
-      return { ok: false, message: "the command failed; the agent's log says why" };
+      if (error instanceof AgentError) return refusalOf(error);
+      log.error("a control command failed", { command: name, error: codeOf(error) });
+      return refusalOf(new AgentError("BUG", "the command failed; the agent's log says why"));
     }
   }
+}
+
+function refused(message: string): ControlAnswer {
+  const hint = "Is the running agent of another version?";
+  return refusalOf(new AgentError("COMMAND_REFUSED", message, { hint }));
 }
 
 /** Whether somebody listens there: a file alone is what a killed process leaves. */

@@ -155,6 +155,18 @@ const table = {
     text: "No agent answers on the control socket.",
     hint: "systemctl status magento-edge-agent",
   },
+  CONTROL_RIGHTS: {
+    disposition: "operator",
+    exit: 77,
+    text: "The control socket or the state directory is closed to this user.",
+    hint: "Use sudo; for status it is enough to join the group magento-edge-agent.",
+  },
+  COMMAND_REFUSED: {
+    disposition: "operator",
+    exit: 1,
+    text: "The agent does not do what the command asks; nothing was changed.",
+    hint: "The message says why.",
+  },
   BUG: {
     disposition: "bug",
     exit: 70,
@@ -164,6 +176,11 @@ const table = {
 } as const satisfies Record<string, ErrorRow>;
 
 export type ErrorCode = keyof typeof table;
+
+/** Whether the text is one of the table's codes. */
+export function isErrorCode(text: string): text is ErrorCode {
+  return Object.hasOwn(table, text);
+}
 
 export const errorTable: Readonly<Record<ErrorCode, ErrorRow>> = table;
 

@@ -12,7 +12,7 @@ import {
   settingsPage,
 } from "../../agent/config/reference.ts";
 import { settingRows } from "../../agent/config/settings-table.ts";
-import { AgentError, type ErrorCode, errorTable, exitCodeOf } from "../../agent/kernel/errors.ts";
+import { AgentError, errorTable, exitCodeOf, isErrorCode } from "../../agent/kernel/errors.ts";
 
 const root = join(import.meta.dirname, "..", "..");
 
@@ -27,10 +27,6 @@ function assertGolden(path: string, text: string): void {
     text,
     `${path} differs from the table: run the test with UPDATE_GOLDEN=1`,
   );
-}
-
-function isErrorCode(code: string): code is ErrorCode {
-  return code in errorTable;
 }
 
 describe("texts made from the tables", () => {
@@ -66,7 +62,7 @@ describe("texts made from the tables", () => {
 
 describe("exit codes", () => {
   it("are those of the documented table and no others", () => {
-    const codes = new Set<number | null>([null, 64, 69, 70, 75, 77, 78]);
+    const codes = new Set<number | null>([null, 1, 64, 69, 70, 75, 77, 78]);
     for (const [code, row] of Object.entries(errorTable)) assert.ok(codes.has(row.exit), code);
     for (const code of Object.keys(errorTable)) {
       assert.ok(isErrorCode(code));
@@ -81,8 +77,9 @@ describe("exit codes", () => {
     assert.deepEqual(listed, exitCodesNotRestarted);
     const fromTable = new Set<number>();
     for (const row of Object.values(errorTable)) {
-      // 69 is what a command answers that found no agent; 70 and 75 are there to be restarted.
-      if (row.exit !== null && ![69, 70, 75].includes(row.exit)) fromTable.add(row.exit);
+      // 1 is what a command answers that was refused, 69 one that found no agent; 70 and 75 are there
+      // to be restarted.
+      if (row.exit !== null && ![1, 69, 70, 75].includes(row.exit)) fromTable.add(row.exit);
     }
     assert.deepEqual(
       [...fromTable].sort((a, b) => a - b),
