@@ -1,8 +1,10 @@
 /**
  * Brings everything that tests, demo and benchmarks need onto the machine, and says what: Debian
- * packages for MariaDB and Redis, newer MariaDB and MySQL and a systemd to boot as Debian trees of their own, and daprd;
+ * packages for MariaDB and Redis, newer MariaDB and MySQL and a systemd to boot as Debian trees of their own, daprd,
+ * and the volume that loses its power;
  * what is made is kept in the cache. Idempotent.
  */
+import { ensurePowerCut } from "./faults/power-cut.ts";
 import { ensureDaprd } from "./servers/daprd-binary.ts";
 import { ensureMariadb } from "./servers/mariadb-template.ts";
 import { ensureMysql } from "./servers/mysql.ts";
@@ -19,3 +21,4 @@ await ensureDebianPackages(["redis-server"], "the broker of the tests");
 console.log("Redis: redis-server");
 console.log(`systemd: ${await ensureSystemd()}`);
 console.log(`daprd: ${await ensureDaprd()}`);
+console.log(`power-cut volume: ${await ensurePowerCut()}`);

@@ -37,6 +37,8 @@ export interface AgentOptions {
   readonly nodeOptions?: readonly string[];
   /** Every start is put into this group before the program runs. */
   readonly cgroup?: MemoryCgroup;
+  /** Its STATE_DIR; the caller removes it. Default: one that goes with `remove`. */
+  readonly stateDir?: string;
 }
 
 /** One agent with a state directory of its own, which survives kill and restart and goes with `remove`. */
@@ -51,7 +53,7 @@ export class AgentProcess {
   private constructor(options: AgentOptions, ports: readonly number[]) {
     this.#options = options;
     this.#directory = mkdtempSync(join(tmpdir(), "mea-agent-"));
-    this.stateDir = join(this.#directory, "state");
+    this.stateDir = options.stateDir ?? join(this.#directory, "state");
     this.logFile = join(this.#directory, "agent.log");
     this.#ports = { metrics: ports[0] ?? 0, health: ports[1] ?? 0 };
   }

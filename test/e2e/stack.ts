@@ -32,6 +32,8 @@ export interface StackOptions {
   readonly form?: AgentForm;
   readonly nodeOptions?: readonly string[];
   readonly cgroup?: MemoryCgroup;
+  /** The agent's STATE_DIR, when it has to lie somewhere special. */
+  readonly stateDir?: string;
   /** Without daprd and Redis: the agent finds nobody at its endpoint. */
   readonly brokerless?: boolean;
 }
@@ -78,6 +80,7 @@ export class Stack {
         ...(options.form === undefined ? {} : { form: options.form }),
         ...(options.nodeOptions === undefined ? {} : { nodeOptions: options.nodeOptions }),
         ...(options.cgroup === undefined ? {} : { cgroup: options.cgroup }),
+        ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
         settings: {
           MAGENTO_DB_SOCKET: mariadb.socket,
           MAGENTO_DB_USER: user.user,

@@ -1,4 +1,5 @@
-import { mkdirSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 
@@ -12,4 +13,25 @@ export function cacheDirectory(...parts: readonly string[]): string {
   const directory = join(root, "magento-edge-agent", ...parts);
   mkdirSync(directory, { recursive: true });
   return directory;
+}
+
+/**
+ * A name for what is built from the files of a directory on this kind of machine: it changes with
+ * any of them. Names that begin with a dot do not count.
+ */
+export function directoryHash(directory: string): string {
+  const hash = createHash("sha256");
+  for (const file of filesOf(directory).sort()) {
+    hash.update(`${file.slice(directory.length)}\0`);
+    hash.update(readFileSync(file));
+  }
+  return `${hash.digest("hex").slice(0, 16)}-${process.arch}`;
+}
+
+function filesOf(directory: string): string[] {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
+    if (entry.name.startsWith(".")) return [];
+    const path = join(directory, entry.name);
+    return entry.isDirectory() ? filesOf(path) : [path];
+  });
 }

@@ -1,9 +1,8 @@
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
-import { cpSync, existsSync, readFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { removeDirectory, throwAwayDirectory } from "./directories.ts";
-import { cacheDirectory } from "./cache.ts";
+import { cacheDirectory, directoryHash } from "./cache.ts";
 import { ensureGo, type GoToolchain } from "./go.ts";
 import { withLock } from "./locks.ts";
 import { ensureDebianPackages } from "./packages.ts";
@@ -22,7 +21,7 @@ export class DaprdUnavailableError extends Error {
  * and says so on standard error. Throws DaprdUnavailableError when it cannot be built.
  */
 export async function ensureDaprd(): Promise<string> {
-  const binary = join(cacheDirectory("daprd"), recipeHash(), "daprd");
+  const binary = join(cacheDirectory("daprd"), directoryHash(recipe), "daprd");
   if (existsSync(binary)) return binary;
   return withLock("daprd-build", async () => {
     if (existsSync(binary)) return binary;
@@ -85,23 +84,6 @@ function runRecipe(work: string, go: GoToolchain): Promise<void> {
       if (code === 0) resolve();
       else reject(new Error(`its build ended with ${code ?? "a signal"}: ${output.slice(-1500)}`));
     });
-  });
-}
-
-function recipeHash(): string {
-  const hash = createHash("sha256");
-  for (const file of recipeFiles(recipe).sort()) {
-    hash.update(`${file.slice(recipe.length)}\0`);
-    hash.update(readFileSync(file));
-  }
-  return `${hash.digest("hex").slice(0, 16)}-${process.arch}`;
-}
-
-function recipeFiles(directory: string): string[] {
-  return readdirSync(directory, { withFileTypes: true }).flatMap((entry) => {
-    if (entry.name.startsWith(".")) return [];
-    const path = join(directory, entry.name);
-    return entry.isDirectory() ? recipeFiles(path) : [path];
   });
 }
 
