@@ -188,17 +188,22 @@ export interface AgentErrorOptions {
   readonly cause?: unknown;
   /** What mends it, where more precise than the table's hint. */
   readonly hint?: string;
+  /** Which case of the code it is, in one word, where the code has several. */
+  readonly detail?: string;
 }
 
 export class AgentError extends Error {
   override readonly name = "AgentError";
   readonly code: ErrorCode;
   readonly hint: string;
+  /** Which case of the code, for metrics and status; null where the code says it all. */
+  readonly detail: string | null;
 
   constructor(code: ErrorCode, message: string, options: AgentErrorOptions = {}) {
     super(message, options.cause === undefined ? undefined : { cause: options.cause });
     this.code = code;
     this.hint = options.hint ?? errorTable[code].hint;
+    this.detail = options.detail ?? null;
   }
 
   get disposition(): Disposition {

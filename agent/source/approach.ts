@@ -4,7 +4,7 @@
  * that the checkpoint knows must stand there as it did.
  */
 import type { Position, TransactionIdentity } from "../change.ts";
-import { AgentError } from "../kernel/errors.ts";
+import { positionLost } from "./position-loss.ts";
 import { comparePositions } from "./stream-position.ts";
 
 export class Approach {
@@ -32,11 +32,13 @@ export class Approach {
     if (order < 0) return;
     if (order > 0) {
       throw positionLost(
+        "other_history",
         `no transaction ends at ${this.#target.file}:${this.#target.position}; the next boundary is ${place.file}:${place.position}`,
       );
     }
     if (!this.#proven) {
       throw positionLost(
+        "other_history",
         `the last transaction before ${place.file}:${place.position} is not the one that was read there`,
       );
     }
@@ -53,13 +55,10 @@ export class Approach {
     );
     if (differing.length > 0) {
       throw positionLost(
+        "other_history",
         `the transaction that ends at ${found.file}:${found.endPosition} is another one (it differs in ${differing.join(", ")})`,
       );
     }
     this.#proven = true;
   }
-}
-
-export function positionLost(text: string, cause?: unknown): AgentError {
-  return new AgentError("POSITION_LOST", text, cause === undefined ? {} : { cause });
 }

@@ -19,6 +19,7 @@ import {
   type ServerPosition,
 } from "./server-facts.ts";
 import type { SourceSettings } from "./settings.ts";
+import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
 import { isDumpRefused, translateError } from "./source-errors.ts";
 import { planStart, requirePosition, type Start, startWithoutCheckpoint } from "./start-position.ts";
 import { Stream, type StreamLimits } from "./stream.ts";
@@ -79,6 +80,8 @@ class MysqlBinlogSource implements BinlogSource {
   #connects = 0;
   #failures = 0;
   #refusals = 0;
+  /** The connection ended before it had come to where the checkpoint stands. */
+  #failedOnTheWay = false;
   /** Where the last unreadable event stood: a second one there is no accident of the network. */
   #unreadableAt: string | null = null;
   #loggedCode: string | null = null;
@@ -123,6 +126,7 @@ class MysqlBinlogSource implements BinlogSource {
         const failure = stream.takeFailure();
         if (failure !== null) {
           prove = true;
+          this.#failedOnTheWay = stream.failedOnTheWay;
           await this.#endure(failure, stream.from, signal);
         }
         if (!signal.aborted) prove = !(await this.#connect(stream, prove, signal)) && prove;
@@ -181,7 +185,6 @@ class MysqlBinlogSource implements BinlogSource {
       this.#step();
       const { from, start } = await this.#startFor(control, facts, before, prove);
       this.#step();
-      if (before !== null) requirePosition(before, facts, await readBinlogFiles(control));
       if (signal.aborted) return false;
       stream.open({
         flavour: facts.flavour,
@@ -208,7 +211,11 @@ class MysqlBinlogSource implements BinlogSource {
     before: Checkpoint | null,
     prove: boolean,
   ): Promise<{ readonly from: Checkpoint; readonly start: Start }> {
-    if (before !== null) return { from: before, start: planStart(before, prove) };
+    if (before !== null) {
+      const files = await readBinlogFiles(control);
+      requirePosition(before, facts, files);
+      return { from: before, start: planStart(before, prove, files) };
+    }
     const start = await startWithoutCheckpoint(control, this.#parts.settings, facts);
     return { from: this.#newCheckpoint(start.from, facts), start };
   }
@@ -241,7 +248,7 @@ class MysqlBinlogSource implements BinlogSource {
   async #endure(failure: AgentError, from: Checkpoint | null, signal: AbortSignal): Promise<void> {
     const { log, clock, observer } = this.#parts;
     observer.disconnected(failure.code);
-    if (!this.#mendable(failure, from)) throw failure;
+    if (!this.#mendable(failure)) throw await this.#named(failure, from);
     this.#failures += 1;
     this.#state = failure.code === "SCHEMA_UNKNOWN" ? "waiting" : "connecting";
     this.#reason = failure.message;
@@ -266,15 +273,23 @@ class MysqlBinlogSource implements BinlogSource {
     this.#stepMs = this.#parts.clock.monotonicMs();
   }
 
-  #mendable(failure: AgentError, from: Checkpoint | null): boolean {
+  /** A lost position by its right name, when the server can still be asked. */
+  async #named(failure: AgentError, from: Checkpoint | null): Promise<AgentError> {
+    if (from === null) return failure;
+    const lost = asLoss(failure, from, this.#failedOnTheWay);
+    if (lost.code !== "POSITION_LOST") return failure;
+    try {
+      return await askAboutLoss(lost, from, this.#parts.settings);
+    } catch {
+      return lost;
+    }
+  }
+
+  #mendable(failure: AgentError): boolean {
     if (isDumpRefused(failure) && failure.code === "SOURCE_UNREACHABLE") {
       this.#refusals += 1;
       if (this.#refusals < REFUSALS_MAX) return true;
-      throw new AgentError(
-        "POSITION_LOST",
-        `the server refuses to stream from ${from?.file ?? "?"}:${from?.resumePosition ?? 0}: ${failure.message}`,
-        { cause: failure },
-      );
+      return false;
     }
     if (failure.code === "SOURCE_UNREADABLE") {
       // A flipped bit on the way is mended by reading again; the same place twice is not that.

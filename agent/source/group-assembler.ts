@@ -4,10 +4,11 @@
  * understood throws before the position moves past it (invariant 8).
  */
 import type { Checkpoint, PartialTransaction, Position, TransactionIdentity } from "../change.ts";
-import { Approach, positionLost } from "./approach.ts";
+import { Approach } from "./approach.ts";
 import { eventServerId, eventTimestamp, HEADER_BYTES, unreadableEvent } from "./binlog-event.ts";
 import { GroupGtid } from "./group-gtid.ts";
 import { BufferedRows, type CutPart, ReplayedRows, Slab } from "./group-rows.ts";
+import { positionLost } from "./position-loss.ts";
 import { RowsDigest } from "./rows-digest.ts";
 import type { Statement } from "./statement.ts";
 import type { AssemblerOptions } from "./group-sink.ts";
@@ -218,6 +219,7 @@ export class GroupAssembler {
     const { file, position } = partial.start;
     if (file !== this.#start.file || position !== this.#start.position) {
       throw positionLost(
+        "other_history",
         `the transaction at ${file}:${position} was half done, but one starts at ${this.#start.file}:${this.#start.position}`,
       );
     }
@@ -277,6 +279,7 @@ export class GroupAssembler {
     const partial = this.#partial;
     if (!committed || partial === null || partial.end.position !== identity.endPosition) {
       throw positionLost(
+        "other_history",
         `the transaction at ${this.#start.file}:${this.#start.position} was half done and is another one now`,
       );
     }

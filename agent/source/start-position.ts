@@ -1,10 +1,10 @@
 /** Where a connection starts, and whether the server still has what the checkpoint names. */
-import { type Checkpoint, type Position, type TransactionIdentity } from "../change.ts";
+import { binlogFileNumber, type Checkpoint, type Position, type TransactionIdentity } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
-import { positionLost } from "./approach.ts";
 import { FILE_START } from "./binlog-event.ts";
 import type { ControlConnection } from "./control-connection.ts";
 import type { DumpStart } from "./dump-connection.ts";
+import { positionLost } from "./position-loss.ts";
 import {
   readBinlogFiles,
   readCurrentPosition,
@@ -27,41 +27,83 @@ export interface FirstStart extends Start {
 /** Reading this much again for a proof is too much; the checks of file, size and server stay. */
 const PROOF_BYTES_MAX = 64 * 1024 * 1024;
 
-/** The start for a checkpoint. For the proof it is before the last transaction, else behind it. */
-export function planStart(from: Checkpoint, prove: boolean): Start {
+/** The server's binlog files in their order, with their sizes. */
+export type BinlogFiles = ReadonlyMap<string, number>;
+
+/**
+ * The start for a checkpoint. For the proof it is before the last transaction, which can stand in an
+ * earlier file; else it is behind it.
+ */
+export function planStart(from: Checkpoint, prove: boolean, files: BinlogFiles): Start {
   const behind: Start = {
     dump: { kind: "position", file: from.file, position: from.resumePosition },
     expected: null,
   };
   const last = from.lastTransaction;
-  if (!prove || last === null || last.file !== from.file) return behind;
-  if (last.startPosition > POSITION_32_MAX || from.position - last.startPosition > PROOF_BYTES_MAX)
-    return behind;
-  const position = Math.min(last.startPosition, from.resumePosition);
+  if (!prove || last === null || last.startPosition > POSITION_32_MAX) return behind;
+  const distance = bytesBetween({ file: last.file, position: last.startPosition }, from, files);
+  if (distance === null || distance > PROOF_BYTES_MAX) return behind;
+  const position =
+    last.file === from.file ? Math.min(last.startPosition, from.resumePosition) : last.startPosition;
   return { dump: { kind: "position", file: last.file, position }, expected: last };
 }
 
+/** Null when a file between the two is not there any more. */
+function bytesBetween(start: Position, end: Position, files: BinlogFiles): number | null {
+  if (start.file === end.file) return end.position - start.position;
+  const names = [...files.keys()];
+  const first = names.indexOf(start.file);
+  const last = names.indexOf(end.file);
+  if (first < 0 || last < first) return null;
+  let bytes = end.position - start.position;
+  for (const name of names.slice(first, last)) bytes += files.get(name) ?? 0;
+  return bytes;
+}
+
 /** Throws POSITION_LOST when this is not the server, or it does not have the place any more. */
-export function requirePosition(
-  from: Checkpoint,
-  facts: ServerFacts,
-  files: ReadonlyMap<string, number>,
-): void {
-  if (facts.serverId !== from.serverId || facts.serverUuid !== from.serverUuid) {
+export function requirePosition(from: Checkpoint, facts: ServerFacts, files: BinlogFiles): void {
+  requireServer(from, facts);
+  const size = files.get(from.file);
+  if (size === undefined) throw missingFile(from, [...files.keys()]);
+  if (size < from.position) {
     throw positionLost(
+      "cut_short",
+      `${from.file} has ${size} bytes, and the state stands at ${from.position}: what was read from it is not there any more`,
+    );
+  }
+}
+
+function requireServer(from: Checkpoint, facts: ServerFacts): void {
+  if (facts.serverUuid !== from.serverUuid || (facts.serverUuid === null && facts.serverId !== from.serverId))
+    throw positionLost(
+      "other_server",
       `the state belongs to server ${serverName(from)}, and this is server ${serverName(facts)}`,
     );
-  }
-  const size = files.get(from.file);
-  if (size === undefined) {
-    const names = [...files.keys()];
+  if (facts.serverId !== from.serverId) {
     throw positionLost(
-      `the server no longer has ${from.file}; it has ${names.length === 0 ? "no binlog" : `${names[0]} to ${names.at(-1)}`}`,
+      "server_copied",
+      `the server has the uuid that the state knows and another server_id: ${facts.serverId}, not ${from.serverId}`,
     );
   }
-  if (size < from.position) {
-    throw positionLost(`${from.file} has ${size} bytes, and the state stands at ${from.position}`);
+}
+
+function missingFile({ file }: Checkpoint, names: readonly string[]): AgentError {
+  const [oldest] = names;
+  const newest = names.at(-1);
+  if (oldest === undefined || newest === undefined)
+    return positionLost("purged", `the server no longer has ${file}; it has no binlog at all`);
+  const has = `it has ${oldest} to ${newest}`;
+  if (baseName(oldest) !== baseName(file)) {
+    return positionLost("files_renamed", `the server has no file named ${file} any more; ${has}`);
   }
+  if (binlogFileNumber(file) > binlogFileNumber(newest)) {
+    return positionLost("other_history", `the server does not have ${file} yet or any more; ${has}`);
+  }
+  return positionLost("purged", `the server no longer has ${file}; ${has}`);
+}
+
+function baseName(file: string): string {
+  return file.slice(0, file.lastIndexOf("."));
 }
 
 function serverName(server: { readonly serverId: number; readonly serverUuid: string | null }): string {
@@ -89,7 +131,10 @@ export async function startWithoutCheckpoint(
   }
   const size = (await readBinlogFiles(control)).get(place.file);
   if (size === undefined || size < place.position) {
-    throw positionLost(`START_POSITION is ${startPosition}, which the server does not have`);
+    throw positionLost(
+      "start_position",
+      `START_POSITION is ${startPosition}, which the server does not have`,
+    );
   }
   const gtidSet =
     facts.flavour === "mariadb" ? await readMariadbGtids(control, place.file, place.position) : null;

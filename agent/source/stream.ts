@@ -56,6 +56,8 @@ export interface StreamOpening {
 }
 
 export class Stream {
+  /** Whether the last connection ended before it had come to where the checkpoint stands. */
+  failedOnTheWay = false;
   readonly #parts: StreamParts;
   readonly #names: FollowedNames;
   readonly #shapes: TableShapes;
@@ -338,6 +340,7 @@ export class Stream {
 
   #end(failure: AgentError | null): void {
     const groups = this.#reader?.groups;
+    this.failedOnTheWay = groups?.hasArrived === false;
     if (groups?.hasArrived === true && !groups.isReplaying && !groups.closed) {
       this.#from = groups.progress.checkpoint(null);
     }

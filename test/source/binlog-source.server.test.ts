@@ -267,9 +267,9 @@ for (const kind of serverKinds)
       const last = checkpoint.lastTransaction;
       assert.ok(last !== null);
       const wrong: readonly (readonly [Checkpoint, RegExp])[] = [
-        [{ ...checkpoint, file: "binlog.999999", lastTransaction: null }, /no longer has binlog\.999999/],
+        [{ ...checkpoint, file: "binlog.999999", lastTransaction: null }, /does not have binlog\.999999/],
         [{ ...checkpoint, position: 900_000_000 }, /bytes/],
-        [{ ...checkpoint, serverId: 77 }, /server 77/],
+        [{ ...checkpoint, serverId: 77 }, /\b77\b/],
         [{ ...checkpoint, lastTransaction: { ...last, rowsCrc32: "00000001" } }, /another one/],
         [{ ...checkpoint, lastTransaction: { ...last, endPosition: last.endPosition - 1 } }, /not the one/],
       ];

@@ -62,7 +62,7 @@ export function replay(maker: BinlogMaker, options: ReplayOptions): Replay {
   let prove = options.prove ?? false;
   for (;;) {
     let again: Checkpoint | null = null;
-    const start = planStart(from, prove);
+    const start = planStart(from, prove, new Map());
     prove = false;
     const { position } = start.dump.kind === "position" ? start.dump : { position: 4 };
     const reader = openReader(from, start.expected, options.limits ?? wide, {
