@@ -74,7 +74,7 @@ async function withStack<T>(
 ): Promise<T> {
   const stack = await Stack.start({ form: "bundle", ...options });
   try {
-    await seedShop(stack.mariadb);
+    await seedShop(stack.database);
     return await use(stack);
   } finally {
     await stack.stop();
@@ -96,7 +96,7 @@ function benchCapture(size: Size): Promise<Finding[]> {
         { name: "capture, mix with multi-row inserts", write: writeMix, target: 25_000 },
       ];
       for (const load of loads) {
-        const backlog = await load.write(stack.mariadb, size.captureRows);
+        const backlog = await load.write(stack.database, size.captureRows);
         const note = backlogNote(backlog);
         say(`${load.name}: ${note}`);
         const runs = await repeat(size.runs, load.name, () => captureRun(stack, backlog));
@@ -127,7 +127,7 @@ function benchCapture(size: Size): Promise<Finding[]> {
 /** (b) Drain of a full spool beside a bare client, in turns. */
 function benchDrain(size: Size): Promise<Finding[]> {
   return withStack(async (stack) => {
-    const backlog = await writeMix(stack.mariadb, size.drainRows);
+    const backlog = await writeMix(stack.database, size.drainRows);
     let bodies: Awaited<ReturnType<typeof recordedBodies>> | null = null;
     const pairs = await repeat(size.runs, "drain", async () => {
       await captureRun(stack, backlog);
@@ -165,7 +165,7 @@ async function benchMemory(size: Size): Promise<Finding[]> {
   try {
     return await withStack(
       async (stack) => {
-        const backlog = await writeMix(stack.mariadb, size.backlogRows);
+        const backlog = await writeMix(stack.database, size.backlogRows);
         say(`memory: ${backlogNote(backlog)}`);
         const capture = await captureRun(stack, backlog);
         const starts = await repeat(size.runs, "start on the backlog", () => backlogStartRun(stack, 5000));

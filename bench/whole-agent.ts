@@ -162,7 +162,7 @@ function hasText(reply: RedisReply, text: string): boolean {
 /** Idle: single commits with pauses; from before COMMIT to the arrival at a reader of the stream. */
 export async function latencyRun(stack: Stack, samples: number): Promise<Percentiles> {
   const topic = "migration.customer.changed";
-  const writer = await stack.mariadb.connection({ database: stack.identity.database });
+  const writer = await stack.database.connection({ database: stack.identity.database });
   const reader = await RedisConnection.open(stack.broker.redis.port, () => undefined);
   const measured: number[] = [];
   try {
@@ -205,7 +205,7 @@ export async function hotEntityRun(stack: Stack, hotEvents: number): Promise<Hot
   await emptyBroker(stack);
   await stack.agent.start(offline);
   await stack.untilReading();
-  await stack.mariadb.query(
+  await stack.database.query(
     `BEGIN NOT ATOMIC DECLARE i INT DEFAULT 0; WHILE i < ${hotEvents} DO SET i = i + 1;
      UPDATE magento_db.sales_order SET total_paid = i WHERE entity_id = 1;
      UPDATE magento_db.customer_entity SET middlename = CONCAT('h', i) WHERE entity_id BETWEEN (i MOD 900) * 5 + 1 AND (i MOD 900) * 5 + 5;

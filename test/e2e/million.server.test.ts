@@ -15,7 +15,7 @@ test(`${rows} rows in one transaction are captured under ${anonymousMaxMib} MiB 
     await stack.untilReading();
     const sampler = new MemorySampler(stack.agent.pid);
     const started = performance.now();
-    await stack.mariadb.query(
+    await stack.database.query(
       `INSERT INTO magento_db.cataloginventory_stock_item (product_id, stock_id, qty, is_in_stock)
        SELECT seq, 1, seq / 7, 1 FROM seq_1_to_${rows}`,
     );

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { describeComparison, type Comparison } from "../oracle/compare.ts";
 import { writeRandomly, type DmlCounts } from "../oracle/dml.ts";
 import { Random, runSeed } from "../oracle/random.ts";
+import { serverKinds, usualKind } from "../servers/matrix.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
 import { Stack, type Proof, type StackOptions } from "./stack.ts";
 
@@ -26,7 +27,7 @@ async function runOracle(
     consumer = await ConsumerProcess.start(stack.broker.redis);
     await stack.untilReading();
     const counts: DmlCounts = await writeRandomly({
-      connect: () => stack.mariadb.connection({ database: stack.identity.database }),
+      connect: () => stack.database.connection({ database: stack.identity.database }),
       database: stack.identity.database,
       prefix: stack.identity.prefix,
       random,
@@ -49,6 +50,12 @@ async function runOracle(
   }
 }
 
+/** What each kind of server is asked beside the random statements: one corner each. */
+const corners: readonly (StackOptions & { readonly what: string })[] = [
+  { what: "with small binlog files", database: { args: ["--max-binlog-size=64K"] } },
+  { what: "with a table prefix", prefix: "mg_" },
+];
+
 describe("replica equality after random DML", () => {
   test("over all ten tables with FULL metadata, large transactions, rollbacks and savepoints", async () => {
     const { proof, consumer } = await runOracle({}, { transactions: 600, largeRows: 12_000 });
@@ -59,7 +66,7 @@ describe("replica equality after random DML", () => {
 
   test("with NO_LOG metadata and a table prefix", async () => {
     const { proof, consumer } = await runOracle(
-      { mariadb: { rowMetadata: "NO_LOG" }, prefix: "mg_" },
+      { database: { rowMetadata: "NO_LOG" }, prefix: "mg_" },
       { transactions: 300, largeRows: 9000 },
     );
     assert.equal(consumer.equal, true);
@@ -69,10 +76,23 @@ describe("replica equality after random DML", () => {
   test("with small binlog files, MINIMAL metadata and compressed events", async () => {
     const args = ["--max-binlog-size=64K", "--log-bin-compress=ON", "--log-bin-compress-min-len=10"];
     const { proof, consumer } = await runOracle(
-      { mariadb: { rowMetadata: "MINIMAL", args } },
+      { database: { rowMetadata: "MINIMAL", args } },
       { transactions: 300, largeRows: 9000 },
     );
     assert.equal(consumer.equal, true);
     assert.equal(proof.comparison.equal, true);
   });
+
+  for (const [index, kind] of serverKinds.filter((one) => one !== usualKind).entries()) {
+    const { what, ...corner } = corners[index % corners.length] ?? { what: "" };
+    test(`on ${kind.name}, ${what}`, async () => {
+      const { proof, consumer } = await runOracle(
+        { kind, ...corner },
+        { transactions: 200, largeRows: 9000 },
+      );
+      assert.equal(consumer.equal, true);
+      assert.equal(proof.comparison.equal, true);
+      assert.ok(consumer.counts.every((row) => row.live > 20 && row.deleted > 0));
+    });
+  }
 });

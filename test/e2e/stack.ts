@@ -1,5 +1,5 @@
 /**
- * The whole road for tests: MariaDB with Magento's tables, the agent as a process, daprd and Redis.
+ * The whole road for tests: a database with Magento's tables, the agent as a process, daprd and Redis.
  * Each part can be killed and started again. What was delivered is read back from Redis.
  */
 import { existsSync, readFileSync } from "node:fs";
@@ -19,13 +19,16 @@ import {
 import type { Random } from "../oracle/random.ts";
 import type { Replica } from "../oracle/replica.ts";
 import type { ShopIdentity } from "../oracle/source-rows.ts";
-import { startMariadb, type MariadbOptions, type MariadbServer } from "../servers/mariadb.ts";
+import type { DatabaseServer } from "../servers/database.ts";
+import { type KindOptions, type ServerKind, usualKind } from "../servers/matrix.ts";
 import { AgentProcess, type AgentForm } from "./agent-process.ts";
 import { startBroker, type Broker } from "./broker.ts";
 import type { MemoryCgroup } from "./memory.ts";
 
 export interface StackOptions {
-  readonly mariadb?: MariadbOptions;
+  /** Default: the usual kind. */
+  readonly kind?: ServerKind;
+  readonly database?: KindOptions;
   readonly prefix?: string;
   /** More settings of the agent, or others than the stack's. */
   readonly settings?: Readonly<Record<string, string | undefined>>;
@@ -42,19 +45,19 @@ export interface StackOptions {
 export const nobody = "http://127.0.0.1:9";
 
 export class Stack {
-  readonly mariadb: MariadbServer;
+  readonly database: DatabaseServer;
   readonly agent: AgentProcess;
   readonly identity: ShopIdentity;
   readonly #broker: Broker | null;
   #markers = 0;
 
   private constructor(parts: {
-    mariadb: MariadbServer;
+    database: DatabaseServer;
     agent: AgentProcess;
     broker: Broker | null;
     identity: ShopIdentity;
   }) {
-    this.mariadb = parts.mariadb;
+    this.database = parts.database;
     this.agent = parts.agent;
     this.#broker = parts.broker;
     this.identity = parts.identity;
@@ -68,13 +71,13 @@ export class Stack {
       database: "magento_db",
       prefix: options.prefix ?? "",
     };
-    const mariadb = await startMariadb(options.mariadb);
+    const database = await (options.kind ?? usualKind).start(options.database);
     let broker: Broker | null = null;
     try {
-      await mariadb.loadMagento({ prefix: identity.prefix });
-      // Tables of numbers (seq_1_to_9) are only found where some database is selected.
-      await mariadb.query(`USE \`${identity.database}\``);
-      const user = await mariadb.createAgentUser();
+      await database.loadMagento({ prefix: identity.prefix });
+      // MariaDB's tables of numbers (seq_1_to_9) are only found where some database is selected.
+      await database.query(`USE \`${identity.database}\``);
+      const user = await database.createAgentUser();
       broker = options.brokerless === true ? null : await startBroker();
       const agent = await AgentProcess.prepare({
         ...(options.form === undefined ? {} : { form: options.form }),
@@ -82,7 +85,7 @@ export class Stack {
         ...(options.cgroup === undefined ? {} : { cgroup: options.cgroup }),
         ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
         settings: {
-          MAGENTO_DB_SOCKET: mariadb.socket,
+          MAGENTO_DB_SOCKET: database.socket,
           MAGENTO_DB_USER: user.user,
           MAGENTO_DB_PASS: user.password,
           MAGENTO_DB_NAME: identity.database,
@@ -98,12 +101,16 @@ export class Stack {
           ...options.settings,
         },
       });
-      return new Stack({ mariadb, agent, broker, identity });
+      return new Stack({ database, agent, broker, identity });
     } catch (thrown) {
       await broker?.stop();
-      await mariadb.stop();
+      await database.stop();
       throw thrown;
     }
+  }
+
+  get mariadb(): DatabaseServer {
+    return this.database;
   }
 
   get broker(): Broker {
@@ -115,12 +122,12 @@ export class Stack {
     this.#tellOfCrash();
     await this.agent.remove();
     await this.#broker?.stop();
-    await this.mariadb.stop();
+    await this.database.stop();
   }
 
   /** A server that died under the test's own load is no finding about the agent: say so, with its words. */
   #tellOfCrash(): void {
-    const file = join(this.mariadb.datadir, "..", "server.log");
+    const file = join(this.database.datadir, "..", "server.log");
     const log = existsSync(file) ? readFileSync(file, "utf8") : "";
     const at = log.search(/got signal|Assertion .* failed/);
     if (at >= 0) console.log(`the database server crashed:\n${log.slice(Math.max(0, at - 500), at + 3000)}`);
@@ -148,7 +155,7 @@ export class Stack {
     const name = `marker-${this.#markers}`;
     const table = (plain: string): string =>
       `\`${this.identity.database}\`.\`${this.identity.prefix}${plain}\``;
-    await this.mariadb.query("SET SESSION sql_mode = ''");
+    await this.database.query("SET SESSION sql_mode = ''");
     const marks = new Map<string, string>();
     for (const spec of entities) {
       marks.set(spec.topic, `"magento_id":${number}`);
@@ -156,17 +163,17 @@ export class Stack {
       const sql = `INSERT INTO ${table(spec.table)} SET ${key} = ${number}`;
       if (spec.entity === "stock") {
         marks.set(spec.topic, `"magento_id":"${number}:9"`);
-        await this.mariadb.query(
+        await this.database.query(
           `INSERT INTO ${table(spec.table)} SET item_id = ${number}, product_id = ${number}, stock_id = 9`,
         );
       } else if (spec.entity === "source-item") {
         marks.set(spec.topic, `"magento_id":"marker:${name}"`);
-        await this.mariadb.query(
+        await this.database.query(
           `INSERT INTO ${table(spec.table)} SET source_item_id = ${number}, source_code = 'marker', sku = '${name}'`,
         );
       } else if (spec.entity === "coupon")
-        await this.mariadb.query(`${sql}, code = '${name}', rule_id = ${number}`);
-      else await this.mariadb.query(sql);
+        await this.database.query(`${sql}, code = '${name}', rule_id = ${number}`);
+      else await this.database.query(sql);
     }
     return marks;
   }
@@ -183,7 +190,7 @@ export class Stack {
   }
 
   async compare(replica: Replica, only?: readonly EntitySpec[]): Promise<Comparison> {
-    const connection = await this.mariadb.connection();
+    const connection = await this.database.connection();
     try {
       const { identity } = this;
       return await compareReplica({
