@@ -186,10 +186,12 @@ class Writer {
     const items = this.#named("sales_order_item").sql;
     const range = `item_id BETWEEN ${base} AND ${base + rows - 1}`;
     await this.#connection.query("START TRANSACTION");
+    // The largest key first: no other writer's automatic key can then fall among the rest.
     await this.#connection.query(
       `INSERT INTO ${items} (item_id, order_id, product_id, sku, name, qty_ordered, price, row_total, created_at)
        SELECT ${base} + seq, seq MOD 997 + 1, seq MOD 89, CONCAT('bulk-', seq), REPEAT('Großer Artikel 😀 ', 8),
-         seq / 3, seq * 1.0001, -seq, '2024-01-01 00:00:00' + INTERVAL seq SECOND FROM ${numbersSql(0, rows - 1)}`,
+         seq / 3, seq * 1.0001, -seq, '2024-01-01 00:00:00' + INTERVAL seq SECOND FROM ${numbersSql(0, rows - 1)}
+       ORDER BY seq DESC`,
     );
     await this.#connection.query(
       `UPDATE ${items} SET qty_shipped = qty_ordered, name = CONCAT(name, item_id) WHERE ${range} AND item_id MOD 3 = 0`,
