@@ -2,13 +2,16 @@
  * The only file that reads process.env. Settings come out typed, checked and frozen; every fault is
  * reported together with its name, value (secrets masked), rule and mend.
  */
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, constants, readFileSync, statSync } from "node:fs";
+import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { type EnvFile, parseEnvFile } from "./env-file.ts";
-import { openSecret } from "./secrets.ts";
+import { errorCode, openSecret } from "./secrets.ts";
 import { foreignNames, ownPrefixes, predecessorNames } from "./names.ts";
 import {
   isComplete,
+  isParsed,
+  type ParsedSettings,
   type Secret,
   type SettingKey,
   type SettingRow,
@@ -92,10 +95,11 @@ export function loadSettings(variables: Variables, envFile: EnvFile | null = nul
 
   const values: Record<string, unknown> = {};
   for (const [key, row] of settingRows) values[key] = valueOf(row, merged, { faults, notices });
-  if (!isComplete(values)) return { settings: null, faults, notices };
-  // The rules between settings are asked also when a name is unknown: all faults at once.
+  assert(isParsed(values), "every row of the table was read");
+  // A rule between settings is asked whatever is wrong with others: all faults at once.
   checkTogether(values, faults);
-  return { settings: faults.length === 0 ? Object.freeze(values) : null, faults, notices };
+  const usable = faults.length === 0 && isComplete(values);
+  return { settings: usable ? Object.freeze(values) : null, faults, notices };
 }
 
 /** One line for a fault; nothing secret in it. */
@@ -187,19 +191,16 @@ function isOurs(name: string): boolean {
   return ownPrefixes.some((prefix) => name.startsWith(prefix));
 }
 
-/** Rules between settings; only asked when each is right by itself. */
-function checkTogether(settings: Settings, faults: SettingFault[]): void {
-  const url = new URL(settings.daprEndpoint);
-  if (url.protocol === "http:" && !isLoopback(url.hostname) && !settings.daprAllowInsecure) {
-    faults.push({
-      name: "DAPR_HTTP_ENDPOINT",
-      value: settings.daprEndpoint,
-      rule: "must be https, because it is another machine",
-      mend: "use https://, or accept readable traffic with DAPR_ALLOW_INSECURE=true",
-    });
-  }
-  if ((settings.daprTlsCert === null) !== (settings.daprTlsKey === null)) {
-    const missing = settings.daprTlsCert === null ? "DAPR_TLS_CERT" : "DAPR_TLS_KEY";
+/** Rules between settings; each is asked where the settings that it is about are right by themselves. */
+function checkTogether(settings: ParsedSettings, faults: SettingFault[]): void {
+  checkEndpoint(settings, faults);
+  const { daprTlsCert, daprTlsKey, metricsListen, metricsPort, healthListen, healthPort } = settings;
+  if (
+    daprTlsCert !== undefined &&
+    daprTlsKey !== undefined &&
+    (daprTlsCert === null) !== (daprTlsKey === null)
+  ) {
+    const missing = daprTlsCert === null ? "DAPR_TLS_CERT" : "DAPR_TLS_KEY";
     faults.push({
       name: missing,
       value: null,
@@ -207,16 +208,28 @@ function checkTogether(settings: Settings, faults: SettingFault[]): void {
       mend: `set ${missing}`,
     });
   }
-  const sameAddress = settings.metricsListen === settings.healthListen;
-  if (sameAddress && settings.metricsPort === settings.healthPort && settings.healthPort !== 0) {
+  const samePort = healthPort !== undefined && healthPort !== 0 && metricsPort === healthPort;
+  if (samePort && metricsListen !== undefined && metricsListen === healthListen) {
     faults.push({
       name: "HEALTH_PORT",
-      value: String(settings.healthPort),
+      value: String(healthPort),
       rule: "must differ from METRICS_PORT on the same address",
       mend: "choose another port",
     });
   }
   checkFiles(settings, faults);
+}
+
+function checkEndpoint({ daprEndpoint, daprAllowInsecure }: ParsedSettings, faults: SettingFault[]): void {
+  if (daprEndpoint === undefined || daprAllowInsecure !== false) return;
+  const url = new URL(daprEndpoint);
+  if (url.protocol !== "http:" || isLoopback(url.hostname)) return;
+  faults.push({
+    name: "DAPR_HTTP_ENDPOINT",
+    value: daprEndpoint,
+    rule: "must be https, because it is another machine",
+    mend: "use https://, or accept readable traffic with DAPR_ALLOW_INSECURE=true",
+  });
 }
 
 const fileSettings: ReadonlyArray<readonly [SettingKey, string]> = [
@@ -227,16 +240,29 @@ const fileSettings: ReadonlyArray<readonly [SettingKey, string]> = [
   ["mappingFile", "MAPPING_FILE"],
 ];
 
-function checkFiles(settings: Settings, faults: SettingFault[]): void {
+function checkFiles(settings: ParsedSettings, faults: SettingFault[]): void {
   for (const [key, name] of fileSettings) {
     const path = settings[key];
-    if (typeof path !== "string" || existsSync(path)) continue;
+    if (typeof path !== "string") continue;
+    const trouble = troubleWith(path);
+    if (trouble === null) continue;
     faults.push({
       name,
       value: path,
-      rule: "must name a file that is there",
-      mend: "correct the path, or put the file there",
+      rule: `must name a file that the agent can read (${trouble})`,
+      mend: "correct the path, or put the file there, readable for the agent's user",
     });
+  }
+}
+
+/** Why the file cannot be read, or null when it can. */
+function troubleWith(path: string): string | null {
+  try {
+    if (!statSync(path).isFile()) return "it is no file";
+    accessSync(path, constants.R_OK);
+    return null;
+  } catch (error) {
+    return errorCode(error);
   }
 }
 

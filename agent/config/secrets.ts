@@ -114,6 +114,7 @@ function statOf(path: string): { mode: number; mtimeMs: number; size: number; in
   return statSync(path, { throwIfNoEntry: false }) ?? null;
 }
 
-function errorCode(error: unknown): string {
+/** The system's code of a failed call, such as ENOENT. */
+export function errorCode(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "unknown error";
 }

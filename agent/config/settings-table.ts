@@ -336,7 +336,15 @@ export type SettingRow = SecretRow | (ValueRow<unknown> & { optional: boolean })
 export const settingRows: ReadonlyArray<readonly [key: string, row: SettingRow]> =
   Object.entries<SettingRow>(settingsTable);
 
-/** Whether there is a value for every row; each value was made by its row's own kind. */
-export function isComplete(values: Readonly<Record<string, unknown>>): values is Settings {
-  return settingRows.every(([key]) => values[key] !== undefined);
+/** Settings as far as each is right by itself; the others are undefined. */
+export type ParsedSettings = { readonly [K in SettingKey]: Settings[K] | undefined };
+
+/** Whether every row was looked at; each value was made by its row's own kind. */
+export function isParsed(values: Readonly<Record<string, unknown>>): values is ParsedSettings {
+  return settingRows.every(([key]) => key in values);
+}
+
+/** Whether there is a value for every row. */
+export function isComplete(values: ParsedSettings): values is Settings {
+  return Object.values(values).every((value) => value !== undefined);
 }

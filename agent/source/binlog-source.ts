@@ -37,7 +37,7 @@ export interface BinlogSourceParts {
 export interface BinlogSource extends ChangeSource {
   /**
    * Looks at the server before READY. Throws AgentError: SOURCE_UNREACHABLE, SOURCE_AUTH,
-   * SOURCE_RIGHTS, SOURCE_UNSUITABLE or SERVER_ID_TAKEN, with the first fault's mend as hint.
+   * SOURCE_RIGHTS, SOURCE_UNSUITABLE or SERVER_ID_TAKEN; a line for each fault, with its mend.
    */
   firstConnect(): Promise<ServerFacts>;
   /**
@@ -155,11 +155,12 @@ class MysqlBinlogSource implements BinlogSource {
 
   async firstConnect(): Promise<ServerFacts> {
     const { facts, faults } = await inspectServer(this.#parts.settings, this.#parts.tables);
-    const fault = faults.find(({ severity }) => severity === "fault");
-    if (fault !== undefined) {
-      throw new AgentError(fault.code, `${fault.name} is ${fault.value}; it must be ${fault.rule}`, {
-        hint: fault.mend,
-      });
+    const [first, ...others] = faults.filter(({ severity }) => severity === "fault");
+    if (first !== undefined) {
+      const lines = [first, ...others].map(
+        ({ name, value, rule, mend }) => `${name} is ${value}; it must be ${rule}; mend: ${mend}`,
+      );
+      throw new AgentError(first.code, lines.join("\n"), { hint: first.mend });
     }
     if (facts === null) throw new AgentError("SOURCE_UNREACHABLE", "the server did not answer");
     return facts;

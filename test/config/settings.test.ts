@@ -59,27 +59,90 @@ describe("the table of settings", () => {
     for (const [, row] of settingRows) assert.equal(foreignNames.has(row.name), false, row.name);
   });
 
-  it("refuses values out of range for every row with a kind", () => {
-    const bad: Record<string, string> = {
-      MAGENTO_DB_PORT: "70000",
-      MAGENTO_DB_SERVER_ID: "1",
-      MAGENTO_DB_TLS: "maybe",
-      SHOP_NAME: "my shop",
-      IDENTITY_NAMESPACE: "not-a-uuid",
-      DAPR_HTTP_ENDPOINT: "ftp://x",
-      MAX_RETRIES: "0",
-      BATCH_SIZE: "-1",
-      SYNC_INTERVAL: "1e3",
-      STATE_DIR: "relative/path",
-      SPOOL_BYTES_MAX: "10X",
-      DISK_FREE_MIN: "99%",
-      SNAPSHOT_MODE: "initial",
-      START_POSITION: "mariadb-bin.000001",
-      METRICS_PORT: "http",
-      LOG_LEVEL: "loud",
-      DAPR_ALLOW_INSECURE: "yes",
+  it("refuses what breaks its rule, for every row, all in one report with name, value, rule and mend", () => {
+    const missing = join(directory, "not-there");
+    const bad: Record<string, readonly string[]> = {
+      MAGENTO_DB_HOST: ["db host", "1.2.3", "db:3306", "-db"],
+      MAGENTO_DB_PORT: ["0", "65536", "70000", "3306.5", "0x10", "-1", "http"],
+      MAGENTO_DB_SOCKET: ["mysqld.sock", "./mysqld.sock"],
+      MAGENTO_DB_USER: ["a\nb", "a\u007fb"],
+      MAGENTO_DB_NAME: ["a/b", "a b", "a.b", "`a`", "x".repeat(65)],
+      MAGENTO_TABLE_PREFIX: ["a-b", "a b", "p;", "x".repeat(33)],
+      MAGENTO_DB_SERVER_ID: ["0", "1", "4294967296", "-2"],
+      MAGENTO_DB_TLS: ["maybe", "OFF", "required"],
+      MAGENTO_DB_TLS_CA: ["ca.pem", missing, directory],
+      SHOP_NAME: ["my shop", "-shop", "a/b", "x".repeat(64)],
+      IDENTITY_NAMESPACE: ["not-a-uuid", "123e4567e89b42d3a456426614174000"],
+      DAPR_HTTP_ENDPOINT: ["ftp://x", "dapr:3500", "http://a?b=c", "http://me:pass@a", "http://"],
+      DAPR_PUBSUB: ["a b", "-a", "a/b"],
+      DAPR_ALLOW_INSECURE: ["yes", "1", "TRUE"],
+      DAPR_TLS_CA: ["ca.pem", missing, directory],
+      DAPR_TLS_CERT: ["cert.pem", missing, directory],
+      DAPR_TLS_KEY: ["key.pem", missing, directory],
+      HTTPS_PROXY: ["proxy:3128", "socks5://proxy"],
+      NO_PROXY: ["a\tb"],
+      MAX_RETRIES: ["0", "101", "three"],
+      BATCH_SIZE: ["0", "1001", "-1", "1e2"],
+      SYNC_INTERVAL: ["1e3", "-1", "60.1", "20ms"],
+      FORWARD_RATE_MAX: ["0", "10000001", "fast"],
+      STATE_DIR: ["relative/path", "~/state"],
+      SPOOL_BYTES_MAX: ["10X", "1M", "16777215", "0%", "96%", "-1G", "1T"],
+      DISK_FREE_MIN: ["99%", "-1", "some"],
+      SPOOL_SYNC_MIN_MS: ["-1", "10001", "0.5"],
+      SNAPSHOT_MODE: ["initial", "always", "sometimes"],
+      SNAPSHOT_RATE_MAX: ["0", "all"],
+      ON_POSITION_LOST: ["ignore", "RESNAPSHOT"],
+      START_POSITION: ["mariadb-bin.000001", "mariadb-bin.000001:3", "0-1", "now"],
+      MAPPING_FILE: ["mapping.json", missing, directory],
+      METRICS_PORT: ["http", "65536", "-1"],
+      METRICS_LISTEN: ["0.0.0", "any host"],
+      HEALTH_PORT: ["http", "65536", "-1"],
+      HEALTH_LISTEN: ["0.0.0", "any host"],
+      LAG_UNHEALTHY_SECONDS: ["0", "31536001", "1m"],
+      QUARANTINE_MAX: ["0", "1000001"],
+      QUARANTINE_KEEP_DAYS: ["0", "3651", "30d"],
+      LOG_LEVEL: ["loud", "INFO", "warning"],
+      LOG_FORMAT: ["xml", "JSON"],
     };
-    assert.deepEqual(new Set(faultNames(bad)), new Set(Object.keys(bad)));
+    const secrets = settingRows.filter(([, row]) => row.secret).map(([, row]) => `${row.name}_FILE`);
+    const names = settingRows.filter(([, row]) => !row.secret).map(([, row]) => row.name);
+    // A new setting needs its line here.
+    assert.deepEqual(new Set(Object.keys(bad)), new Set(names));
+    const most = Math.max(...Object.values(bad).map((values) => values.length));
+    for (let round = 0; round < most; round += 1) {
+      const variables: Record<string, string> = { MAGENTO_NOT_KNOWN: "geheim" };
+      for (const [name, values] of Object.entries(bad)) variables[name] = values[round % values.length] ?? "";
+      for (const name of secrets) variables[name] = missing;
+      const { settings, faults } = loadSettings(variables);
+      assert.equal(settings, null);
+      const expected = [...names, ...secrets, "MAGENTO_NOT_KNOWN"];
+      assert.deepEqual(faults.map(({ name }) => name).sort(), expected.sort());
+      for (const { name, value, rule, mend } of faults) {
+        const shown = name === "MAGENTO_NOT_KNOWN" ? null : variables[name]?.replace("me:pass", "***");
+        assert.equal(value, shown, name);
+        assert.match(rule, name === "MAGENTO_NOT_KNOWN" ? /^is no setting/ : /^must /);
+        assert.ok(mend.length > 5, name);
+      }
+      assert.doesNotMatch(JSON.stringify(faults), /geheim/);
+    }
+  });
+
+  it("names a file that cannot be read, and rules between settings, beside values out of range", () => {
+    const names = faultNames({
+      BATCH_SIZE: "0",
+      DAPR_HTTP_ENDPOINT: "http://dapr.example.com",
+      DAPR_TLS_CERT: directory,
+      HEALTH_PORT: "8080",
+      MAPPING_FILE: join(directory, "not-there"),
+    });
+    assert.deepEqual(names, [
+      "BATCH_SIZE",
+      "DAPR_HTTP_ENDPOINT",
+      "DAPR_TLS_KEY",
+      "HEALTH_PORT",
+      "DAPR_TLS_CERT",
+      "MAPPING_FILE",
+    ]);
   });
 
   it("says of SNAPSHOT_MODE=initial that only never is there, and why", () => {
@@ -119,7 +182,7 @@ describe("faults", () => {
     });
     assert.equal(loaded.settings, null);
     const text = settingsError(loaded.faults).message;
-    assert.match(text, /^4 faults in the settings: /);
+    assert.match(text, /^5 faults in the settings: /);
     assert.match(text, /MAGENTO_DB_PORT="x": must be a whole number from 1 to 65535; /);
     assert.match(text, /MAGENTO_DB_PASSWORD: is no setting of this agent; did you mean MAGENTO_DB_PASS\?/);
     assert.match(text, /SPOOL_SIZE: is no setting/);
