@@ -136,11 +136,11 @@ test("at the free-space floor it waits for the others to free the volume, and go
     await stack.agent.start({ DISK_FREE_MIN: "32M" });
     await stack.untilReading();
     await writeMany(50);
-    volume.fill(8);
+    volume.fill(16);
     await writeMany(1_000);
     await untilIntake("DISK_FULL", 1);
     assert.match((await check("spool")).message, /its floor is/);
-    assert.ok(volume.freeBytes() > 4 * 1024 * 1024, "it has taken next to nothing of what is left");
+    assert.ok(volume.freeBytes() > 4 * 1024 * 1024, "it has taken little of what was left");
     volume.free();
     await untilIntake("DISK_FULL", 0);
     await stack.drain();
@@ -221,10 +221,18 @@ test("when the server purged what a full spool could not take, it names that and
   await writeMany(3_000);
   await untilIntake("SPOOL_FULL", 1);
   await stack.agent.until("the dump connection is let go", async () => (await dumpThreads()) === 0, 30_000);
+  const file = await fileOfAgent();
   await stack.mariadb.query("FLUSH BINARY LOGS");
   const newest = (await binlogFiles()).at(-1) ?? "";
-  await stack.mariadb.query(`PURGE BINARY LOGS TO '${newest}'`);
-  assert.deepEqual(await binlogFiles(), [newest]);
+  // A file goes only when the engine has made its last transactions durable, shortly after.
+  await stack.agent.until(
+    "the server has purged the agent's file",
+    async () => {
+      await stack.mariadb.query(`PURGE BINARY LOGS TO '${newest}'`);
+      return !(await binlogFiles()).includes(file);
+    },
+    30_000,
+  );
   await stack.broker.reconnect();
   await stack.agent.until(
     "health names the lost position",
