@@ -20,15 +20,15 @@ const random = new Random(runSeed());
 let rowsMade = 0;
 
 before(async () => {
-  stack = await Stack.start({ mariadb: { args: ["--max-binlog-size=4M"] } });
-  await stack.mariadb.query("SET SESSION sql_mode = ''");
+  stack = await Stack.start({ database: { args: ["--max-binlog-size=4M"] } });
+  await stack.database.query("SET SESSION sql_mode = ''");
 });
 after(() => stack.stop());
 
 /** One statement, which is one transaction: so many addresses with some 11 KB that do not compress. */
 async function writeAddresses(rows: number): Promise<void> {
   const noise = Array.from({ length: 8 }, () => "TO_BASE64(RANDOM_BYTES(1024))").join(", ");
-  await stack.mariadb.query(
+  await stack.database.query(
     `INSERT INTO magento_db.customer_address_entity (entity_id, parent_id, street)
      SELECT 100000 + seq, seq, CONCAT(${noise}) FROM seq_${rowsMade + 1}_to_${rowsMade + rows}`,
   );
@@ -56,14 +56,14 @@ function untilIntake(code: "SPOOL_FULL" | "DISK_FULL", closed: 0 | 1, timeoutMs 
 }
 
 async function dumpThreads(): Promise<number> {
-  const rows = await stack.mariadb.query(
+  const rows = await stack.database.query(
     "SELECT COUNT(*) AS dumps FROM information_schema.PROCESSLIST WHERE COMMAND LIKE 'Binlog Dump%'",
   );
   return Number(rows[0]?.["dumps"]);
 }
 
 async function binlogFiles(): Promise<string[]> {
-  return (await stack.mariadb.query("SHOW BINARY LOGS")).map((row) => String(row["Log_name"]));
+  return (await stack.database.query("SHOW BINARY LOGS")).map((row) => String(row["Log_name"]));
 }
 
 /** The file in which the agent stands, as its status tells. */
@@ -109,7 +109,7 @@ test("at its byte limit it drops nothing, lets the server purge its binlogs, and
   await stack.agent.until("the dump connection is let go", async () => (await dumpThreads()) === 0, 30_000);
   const file = await fileOfAgent();
   assert.ok((await binlogFiles()).indexOf(file) > 0, "there are older files to purge");
-  await stack.mariadb.query(`PURGE BINARY LOGS TO '${file}'`);
+  await stack.database.query(`PURGE BINARY LOGS TO '${file}'`);
   assert.equal((await binlogFiles())[0], file);
   assert.ok(((await stack.agent.metric("edge_agent_spool_bytes")) ?? Infinity) <= 16 * 1024 * 1024);
   await stack.broker.reconnect();
@@ -222,13 +222,13 @@ test("when the server purged what a full spool could not take, it names that and
   await untilIntake("SPOOL_FULL", 1);
   await stack.agent.until("the dump connection is let go", async () => (await dumpThreads()) === 0, 30_000);
   const file = await fileOfAgent();
-  await stack.mariadb.query("FLUSH BINARY LOGS");
+  await stack.database.query("FLUSH BINARY LOGS");
   const newest = (await binlogFiles()).at(-1) ?? "";
   // A file goes only when the engine has made its last transactions durable, shortly after.
   await stack.agent.until(
     "the server has purged the agent's file",
     async () => {
-      await stack.mariadb.query(`PURGE BINARY LOGS TO '${newest}'`);
+      await stack.database.query(`PURGE BINARY LOGS TO '${newest}'`);
       return !(await binlogFiles()).includes(file);
     },
     30_000,
