@@ -7,7 +7,7 @@
  */
 import { CaptureRounds } from "./capture-rounds.ts";
 import { Capture } from "./capture.ts";
-import type { Checkpoint, OutboundEvent } from "./change.ts";
+import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
 import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
 import type { Settings } from "./config/settings-table.ts";
@@ -18,11 +18,12 @@ import { FactGatherer } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
-import type { HeartbeatFacts } from "./ports.ts";
-import { type BinlogSource, createBinlogSource } from "./source/binlog-source.ts";
+import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
+import type { ControlEncoder, HeartbeatFacts } from "./ports.ts";
+import { createBinlogSource } from "./source/binlog-source.ts";
 import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
-import { guardIdentity, planSchemas, readSchemas, type SchemaPlan } from "./state-guard.ts";
+import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { createTransform, type Transform } from "./transform/transform.ts";
 
@@ -43,15 +44,13 @@ export interface AgentParts {
 /** The rooms of one running agent. Everything in it is open; whoever made it closes it. */
 export interface Agent {
   readonly spool: Spool;
-  readonly source: BinlogSource;
-  readonly transform: Transform;
+  readonly mapped: MappingInUse;
   readonly capture: CaptureRounds;
   readonly forwarder: Forwarder;
   readonly client: DaprClient;
   readonly observer: Observer;
   readonly metrics: Metrics;
   readonly facts: FactGatherer;
-  readonly schemas: SchemaPlan;
   readonly instance: string;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
@@ -96,31 +95,27 @@ interface Opened {
 }
 
 async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opened): Promise<Agent> {
-  const { settings, mapping, log, clock } = parts;
+  const { settings, log, clock } = parts;
   const instance = await guardIdentity(spool.meta, settings);
-  const schemas = planSchemas(await readSchemas(spool.meta), mapping, settings.fieldHashKey.read());
-  const transform = makeTransform(settings, mapping, { instance, schemaVersions: schemas.versions });
-  const source = createBinlogSource({
-    settings: sourceSettings(settings),
-    tables: transform.tables,
-    observer,
-    log,
-    clock,
-  });
+  const mapped = await openMapping({ parts, spool, observer, metrics, startedAtMs }, instance);
   const completeness = new Completeness();
   const atStart = spool.checkpoint();
   if (atStart !== null) completeness.appended(atStart, spool.queues());
   const onDurable = (checkpoint: Checkpoint): void => completeness.appended(checkpoint, spool.queues());
   const capture = new CaptureRounds({
-    newCapture: () => new Capture({ source, encoder: transform, spool, observer, clock, onDurable }),
-    sourceStatus: () => source.status(),
-    sourceStepMs: () => source.lastStepMs,
+    newCapture: () => {
+      const { source, transform: encoder } = mapped.rooms;
+      return new Capture({ source, encoder, spool, observer, clock, onDurable });
+    },
+    sourceStatus: () => mapped.rooms.source.status(),
+    sourceStepMs: () => mapped.rooms.source.lastStepMs,
+    isBetweenTransactions: () => spool.checkpoint()?.partial === null,
     clock,
     log,
   });
   const client = new DaprClient(daprSettings(settings), clock);
   const forwarder = new Forwarder(
-    { reader: spool, publisher: client, encoder: transform.control, observer, clock },
+    { reader: spool, publisher: client, encoder: controlOf(mapped), observer, clock },
     {
       batchSize: settings.batchSize,
       syncIntervalMs: settings.syncIntervalMs,
@@ -133,14 +128,12 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   );
   const agent: Agent = {
     spool,
-    source,
-    transform,
+    mapped,
     capture,
     forwarder,
     client,
     observer,
     metrics,
-    schemas,
     instance,
     ready: false,
     facts: new FactGatherer({
@@ -152,6 +145,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
         startedAtMs,
       },
       source: capture,
+      mapping: () => mapped.facts(),
       spool,
       observer,
       nowMs: () => clock.wallMs(),
@@ -159,6 +153,26 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     }),
   };
   return agent;
+}
+
+function openMapping({ parts, spool, observer }: Opened, instance: string): Promise<MappingInUse> {
+  const { settings, log, clock } = parts;
+  const roomsOf = (mapping: Mapping, schemaVersions: Readonly<Record<string, number>>): MappedRooms => {
+    const transform = makeTransform(settings, mapping, { instance, schemaVersions });
+    const { tables } = transform;
+    const source = createBinlogSource({ settings: sourceSettings(settings), tables, observer, log, clock });
+    return { transform, source };
+  };
+  const fieldHashKey = (): string | null => settings.fieldHashKey.read();
+  return MappingInUse.open({ spool, makeRooms: roomsOf, fieldHashKey, clock, log }, parts.mapping);
+}
+
+/** Control events as the mapping in use has them at the moment. */
+function controlOf(mapped: MappingInUse): ControlEncoder {
+  return {
+    deadLetter: (event, verdict) => mapped.rooms.transform.control.deadLetter(event, verdict),
+    heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
+  };
 }
 
 export function makeTransform(
@@ -220,27 +234,4 @@ function heartbeatFacts(
     backlogEvents: events,
     backlogBytes: bytes,
   };
-}
-
-/**
- * Tells consumers of entities whose mapping changed, and only then remembers it: after a crash in
- * between the same announcement, with the same id, is made again. Before the first checkpoint
- * nobody has events of the old mapping, so there is nothing to tell.
- */
-export async function announceSchemas(agent: Agent, parts: AgentParts, signal: AbortSignal): Promise<void> {
-  const checkpoint: Checkpoint | null = agent.spool.checkpoint();
-  const { changes, record } = agent.schemas;
-  if (checkpoint !== null && changes.length > 0) {
-    const events: OutboundEvent[] = changes.map((change) =>
-      agent.transform.schemaChanged({ ...change, epoch: checkpoint.epoch, nowMs: parts.clock.wallMs() }),
-    );
-    await agent.spool.append({ events, checkpoint }, signal);
-    for (const { entity, schemaVersion } of changes) {
-      parts.log.notice("the mapping of an entity changed; what was sent before has the old form", {
-        entity,
-        schema_version: schemaVersion,
-      });
-    }
-  }
-  await agent.spool.meta.put("schemas", record);
 }

@@ -5,6 +5,7 @@
  * a mended server needs no restart.
  */
 import type { Capture } from "./capture.ts";
+import { assert } from "./kernel/assert.ts";
 import { AgentError } from "./kernel/errors.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { SourceStatus } from "./ports.ts";
@@ -28,6 +29,8 @@ export interface CaptureRoundsParts {
   readonly sourceStatus: () => SourceStatus;
   /** Monotonic time of the source's last step that gives nothing to pull (BinlogSource.lastStepMs). */
   readonly sourceStepMs: () => number;
+  /** Whether the durable position stands between two transactions. */
+  readonly isBetweenTransactions: () => boolean;
   readonly clock: Clock;
   readonly log: Log;
   readonly tryAgainMs?: number;
@@ -38,6 +41,8 @@ export class CaptureRounds {
   #capture: Capture | null = null;
   #halted: string | null = null;
   #haltedAtMs = 0;
+  #change: { readonly run: () => Promise<void>; readonly done: PromiseWithResolvers<void> } | null = null;
+  #pause = new AbortController();
 
   constructor(parts: CaptureRoundsParts) {
     this.#parts = parts;
@@ -62,17 +67,34 @@ export class CaptureRounds {
       : { ...status, state: "waiting", reason: this.#halted };
   }
 
+  /**
+   * Runs the change while capture is at rest between two transactions, then lets a new loop go on.
+   * Waits for the end of a large transaction that is partly delivered. Resolves or rejects with the
+   * change; one at a time.
+   */
+  atRest(change: () => Promise<void>): Promise<void> {
+    assert(this.#change === null, "one change at a time");
+    const done = Promise.withResolvers<void>();
+    this.#change = { run: change, done };
+    this.#capture?.finish();
+    this.#pause.abort();
+    return done.promise;
+  }
+
   /** Resolves when the signal aborts; rejects with what the process cannot survive. */
   async run(signal: AbortSignal): Promise<void> {
     const { clock, log } = this.#parts;
     while (!signal.aborted) {
+      if (this.#change !== null) await this.#runChange();
       const capture = this.#parts.newCapture();
       this.#capture = capture;
+      if (this.#change !== null) capture.finish();
       const stop = (): void => void capture.stop();
       signal.addEventListener("abort", stop, { once: true });
       try {
         await capture.run();
-        return;
+        if (this.#change === null) return;
+        continue;
       } catch (error) {
         if (signal.aborted) return;
         if (!(error instanceof AgentError) || !survivable.has(error.code)) throw error;
@@ -86,8 +108,33 @@ export class CaptureRounds {
       } finally {
         signal.removeEventListener("abort", stop);
       }
-      await clock.sleep(this.#parts.tryAgainMs ?? TRY_AGAIN_MS, signal);
+      await this.#sleep(signal);
     }
+  }
+
+  async #runChange(): Promise<void> {
+    const change = this.#change;
+    if (change === null || !this.#parts.isBetweenTransactions()) return;
+    this.#change = null;
+    this.#halted = null;
+    try {
+      await change.run();
+      change.done.resolve();
+    } catch (error) {
+      change.done.reject(error);
+    }
+  }
+
+  /** A change that is asked for ends the pause: it may be what mends the halt. */
+  async #sleep(signal: AbortSignal): Promise<void> {
+    if (this.#change !== null) {
+      // Asked for during a halt inside a transaction: not the moment for a loop without a pause.
+      await this.#parts.clock.sleep(this.#parts.tryAgainMs ?? TRY_AGAIN_MS, signal);
+      return;
+    }
+    this.#pause = new AbortController();
+    const pause = AbortSignal.any([signal, this.#pause.signal]);
+    await this.#parts.clock.sleep(this.#parts.tryAgainMs ?? TRY_AGAIN_MS, pause);
   }
 
   /** Resolves when the append under way is durable. */

@@ -52,6 +52,9 @@ export class Capture implements Service {
   #ended: Promise<void> | null = null;
   #lastProgressMs: number;
   #isAppending = false;
+  #isFinishing = false;
+  /** Whether nothing but this loop may go on: a transaction is half done, or there is no position. */
+  #mustGoOn = false;
   /** Events that earlier parts of the transaction under way have made (ports.ts, EncodeContext). */
   #eventsBefore = 0;
   readonly #arenas = new ArenaPair();
@@ -85,10 +88,21 @@ export class Capture implements Service {
     await this.#ended?.catch(() => undefined);
   }
 
+  /**
+   * Ends the loop between two transactions: at once, or behind the one that is partly delivered.
+   * `run` then resolves.
+   */
+  finish(): void {
+    this.#isFinishing = true;
+    if (this.#ended !== null && !this.#mustGoOn) this.#stopping.abort();
+  }
+
   async #loop(): Promise<void> {
     const { source, spool } = this.#parts;
     const start = spool.checkpoint();
     this.#eventsBefore = start?.partial?.events ?? 0;
+    this.#mustGoOn = start === null || start.partial !== null;
+    if (this.#isFinishing && !this.#mustGoOn) return;
     let underWay: Promise<Error | null> = Promise.resolve(null);
     let broken: Error | null = null;
     try {
@@ -99,7 +113,11 @@ export class Capture implements Service {
         broken = await underWay;
         this.#isAppending = false;
         if (broken !== null) break;
-        if (batch !== null) underWay = this.#append(batch);
+        if (batch !== null) {
+          underWay = this.#append(batch);
+          this.#mustGoOn = batch.checkpoint.partial !== null;
+        }
+        if (this.#isFinishing && !this.#mustGoOn) break;
         this.#lastProgressMs = this.#parts.clock.monotonicMs();
       }
     } catch (thrown) {

@@ -1,5 +1,5 @@
 /** `magento-edge-agent run`: the service. Resolves with the exit code when it has ended. */
-import { announceSchemas, type Agent, type AgentParts, assembleAgent, sourceSettings } from "../assemble.ts";
+import { type Agent, type AgentParts, assembleAgent, sourceSettings } from "../assemble.ts";
 import {
   controlSockets,
   databaseAddress,
@@ -13,6 +13,7 @@ import type { Settings } from "../config/settings-table.ts";
 import { formatBytes } from "../config/value-kinds.ts";
 import { AgentError, asError, exitCodeOf } from "../kernel/errors.ts";
 import { type Log, systemClock } from "../kernel/service.ts";
+import type { Mapping } from "../transform/mapping.ts";
 import { Logger, stderrIsJournal } from "../observe/log.ts";
 import { SystemdNotify } from "../observe/systemd-notify.ts";
 import { buildInfo } from "./build-info.ts";
@@ -88,6 +89,8 @@ function makeLog(args: Arguments, settings: Settings | null, supervisor: Supervi
 const OPEN_MS = 300_000;
 const DRAIN_MS = 10_000;
 const STATUS_MS = 10_000;
+/** So long systemd is told that the service reloads. */
+const RELOAD_TOLD_MS = 10_000;
 
 async function runService(settings: Settings, supervisor: Supervisor, log: Log): Promise<number> {
   const signals = catchSignals(log);
@@ -138,7 +141,7 @@ async function start(agent: Agent, parts: AgentParts, listeners: Listeners): Pro
   const { settings, log } = parts;
   const checkpoint = agent.spool.checkpoint();
   try {
-    await agent.source.firstConnect();
+    await agent.mapped.rooms.source.firstConnect();
   } catch (error) {
     // With a checkpoint there is a backlog to forward, and a database that is merely away comes back.
     if (checkpoint === null || !(error instanceof AgentError) || error.code !== "SOURCE_UNREACHABLE")
@@ -177,7 +180,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
   agent.ready = true;
   notify.ready();
   notify.startWatchdog(() => listeners.isLive());
-  const captured = announceSchemas(agent, parts, signals.stop).then(() => agent.capture.run(signals.stop));
+  const captured = agent.mapped.announce(signals.stop).then(() => agent.capture.run(signals.stop));
   const loops = [captured, agent.forwarder.run()];
   const broken = agent.spool.whenFailed().then((error) => {
     throw error;
@@ -186,6 +189,9 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
     signals.stop.addEventListener("abort", () => resolve(), { once: true });
   });
   void tellStatus(listeners, notify, signals.stop);
+  const reload = (): void => void reloadMapping({ agent, parts, listeners, notify, signals });
+  signals.onHangup(reload);
+  if (agent.mapped.hasNext) reload();
   try {
     await Promise.race([stopped, broken, ...loops]);
   } catch (error) {
@@ -195,6 +201,15 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
     for (const loop of loops) loop.catch(() => undefined);
     broken.catch(() => undefined);
   }
+}
+
+/** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */
+async function reloadMapping({ agent, parts, notify, signals }: Following): Promise<void> {
+  notify.reloading();
+  const load = (): Mapping => loadMapping(parts.settings);
+  const reloaded = agent.mapped.reload(load, (change) => agent.capture.atRest(change), signals.stop);
+  await Promise.race([reloaded, systemClock.sleep(RELOAD_TOLD_MS, signals.stop)]);
+  if (!signals.stop.aborted) notify.ready();
 }
 
 async function tellStatus(listeners: Listeners, notify: SystemdNotify, stop: AbortSignal): Promise<void> {

@@ -1,9 +1,11 @@
-/** SIGTERM and SIGINT stop in order; the second one ends at once. SIGHUP is answered honestly. */
+/** SIGTERM and SIGINT stop in order; the second one ends at once. SIGHUP has the mapping read again. */
 import type { Log } from "../kernel/service.ts";
 
 export interface Signals {
   /** Aborts with the first signal that asks to stop. */
   readonly stop: AbortSignal;
+  /** What SIGHUP does from now on. Until then it does nothing: the mapping is read at the start. */
+  onHangup(listener: () => void): void;
   /** Takes the listeners away again. */
   release(): void;
 }
@@ -21,16 +23,20 @@ export function catchSignals(log: Log): Signals {
     log.notice("stopping: what is under way is finished", { signal });
     stopping.abort();
   };
+  let reload: (() => void) | null = null;
   const onHangup = (): void => {
-    log.notice(
-      "SIGHUP: this version reads its settings and mapping at start only; restart it to take up a change",
-    );
+    if (stopping.signal.aborted) return;
+    if (reload === null) log.notice("SIGHUP: the mapping is read again only by a service that is ready");
+    else reload();
   };
   process.on("SIGTERM", onStop);
   process.on("SIGINT", onStop);
   process.on("SIGHUP", onHangup);
   return {
     stop: stopping.signal,
+    onHangup: (listener) => {
+      reload = listener;
+    },
     release: () => {
       process.off("SIGTERM", onStop);
       process.off("SIGINT", onStop);

@@ -1,6 +1,6 @@
 /** What the agent answers to `status`, and the screen made from it. */
 import { formatBytes } from "../config/value-kinds.ts";
-import type { AgentFacts, HeldTopic, PositionFacts, SpoolFacts } from "../observe/facts.ts";
+import type { AgentFacts, HeldTopic, MappingFacts, PositionFacts, SpoolFacts } from "../observe/facts.ts";
 import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
 import type { Liveness } from "../observe/liveness.ts";
 import type { SourceStatus } from "../ports.ts";
@@ -15,6 +15,7 @@ export interface StatusReport {
   readonly instance: string;
   readonly ready: boolean;
   readonly source: SourceStatus;
+  readonly mapping: MappingFacts;
   readonly position: PositionFacts | null;
   readonly spool: SpoolFacts | null;
   readonly queues: ReadonlyArray<{
@@ -42,6 +43,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     instance: facts.instance,
     ready: facts.ready,
     source: facts.source,
+    mapping: facts.mapping,
     position: facts.position,
     spool: facts.spool,
     queues: facts.heads.map((head) => ({
@@ -76,6 +78,7 @@ export function statusScreen(report: StatusReport): string {
     `  source     ${source.state}${source.reason === null ? "" : `: ${source.reason}`}${source.server === null ? "" : ` (${source.server})`}`,
     `  position   ${position === null ? "none yet" : `${position.file}:${position.position}${position.gtidSet === null ? "" : `, GTID ${position.gtidSet}`}`}`,
   ];
+  lines.push(mappingLine(report));
   if (spool !== null) {
     lines.push(
       `  spool      ${spool.events} events wait, ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)}`,
@@ -95,4 +98,11 @@ export function statusScreen(report: StatusReport): string {
     lines.push(`    ${check.status === "healthy" ? "ok " : "BAD"} ${name.padEnd(17)} ${check.message}`);
   }
   return `${lines.join("\n")}\n`;
+}
+
+function mappingLine({ mapping, timestamp }: StatusReport): string {
+  const count = Object.keys(mapping.versions).length;
+  const age = ageText(Date.parse(timestamp) - mapping.sinceMs);
+  const next = mapping.isNextWaiting ? "; a newer one waits for the end of a large transaction" : "";
+  return `  mapping    ${count} entities, taken up ${age} ago${next}`;
 }

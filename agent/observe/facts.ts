@@ -38,6 +38,15 @@ export interface PositionFacts {
   readonly epoch: number;
 }
 
+export interface MappingFacts {
+  /** When it was taken up: milliseconds since 1970. */
+  readonly sinceMs: number;
+  /** schema_version of each entity. */
+  readonly versions: Readonly<Record<string, number>>;
+  /** A newer one was read, and waits for the end of a large transaction. */
+  readonly isNextWaiting: boolean;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -47,6 +56,7 @@ export interface AgentFacts {
   readonly instance: string;
   readonly ready: boolean;
   readonly source: SourceStatus;
+  readonly mapping: MappingFacts;
   readonly position: PositionFacts | null;
   /** Null where there is no spool (a run that prints its events). */
   readonly spool: SpoolFacts | null;

@@ -13,7 +13,7 @@ import { checkpoint, eventually } from "../spool/fixtures.ts";
 const stopped: SourceStatus = { state: "stopped", reason: null, server: null, silentMs: null, reconnects: 0 };
 
 /** Rounds over a source that throws, or, where there is nothing to throw, waits for the end. */
-function roundsOver(failures: Error[]) {
+function roundsOver(failures: Error[], tryAgainMs = 20) {
   const log = new LinesLog();
   const source: ChangeSource = {
     status: () => stopped,
@@ -31,16 +31,17 @@ function roundsOver(failures: Error[]) {
       return new Capture({
         source,
         encoder: { tables: [], encode: () => [] },
-        spool: { checkpoint: () => null, append: async () => undefined },
+        spool: { checkpoint: () => checkpoint(1), append: async () => undefined },
         observer: { batchCaptured: () => undefined, commitSeen: () => undefined },
         clock: systemClock,
       });
     },
     sourceStatus: () => source.status(),
     sourceStepMs: () => 0,
+    isBetweenTransactions: () => true,
     clock: systemClock,
     log,
-    tryAgainMs: 20,
+    tryAgainMs,
   });
   return { rounds, log, made: () => made };
 }
@@ -63,6 +64,26 @@ describe("capture rounds", () => {
       log.lines.map((line) => line.fields["code"]),
       ["POSITION_LOST", "SOURCE_UNREADABLE"],
     );
+  });
+
+  it("let a change of what capture needs end the pause of a halt", async () => {
+    const { rounds, made } = roundsOver([new AgentError("SCHEMA_UNKNOWN", "no such table")], 60_000);
+    const ending = new AbortController();
+    const ended = rounds.run(ending.signal);
+    await eventually(() => /SCHEMA_UNKNOWN/.test(rounds.status().reason ?? ""), "halted");
+    let changed = 0;
+    await rounds.atRest(async () => {
+      changed = made();
+    });
+    assert.equal(changed, 1, "between the loop that halted and the next one");
+    await eventually(() => made() === 2, "a new loop");
+    await assert.rejects(
+      rounds.atRest(() => Promise.reject(new TypeError("a change that fails"))),
+      TypeError,
+    );
+    await eventually(() => made() === 3, "capture goes on all the same");
+    ending.abort();
+    await ended;
   });
 
   it("end with what the process cannot survive", async () => {
@@ -108,6 +129,7 @@ describe("pulses", () => {
         }),
       sourceStatus: () => stopped,
       sourceStepMs: () => Number.MAX_SAFE_INTEGER,
+      isBetweenTransactions: () => true,
       clock: systemClock,
       log: new LinesLog(),
     });

@@ -73,6 +73,12 @@ test("is ready without any network, stays so in an outage, keeps its watchdog, a
     [later["NRestarts"], later["ActiveState"], later["MainPID"]],
     ["0", "active", first["MainPID"]],
   );
+  const reload = systemd.run("systemctl", "reload", unitName);
+  assert.equal(reload.status, 0, reload.output);
+  await systemd.until(
+    "reloaded",
+    ({ ActiveState }) => ActiveState === "active" && /the mapping was read again/.test(systemd.journal()),
+  );
   const startedMs = performance.now();
   assert.equal(systemd.run("systemctl", "stop", unitName).status, 0);
   assert.ok(performance.now() - startedMs < 30_000);
