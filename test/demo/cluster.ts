@@ -30,7 +30,9 @@ export interface DemoCluster {
   stop(): Promise<void>;
 }
 
-export async function startDemoCluster(say: (line: string) => void): Promise<DemoCluster> {
+/** With `standIn` it does not even look for daprd. */
+export async function startDemoCluster(say: (line: string) => void, standIn: boolean): Promise<DemoCluster> {
+  if (standIn) return startStandInCluster("it was not looked for (--stand-in)");
   try {
     say("daprd: looking for the built binary; the first build takes about four minutes");
     await ensureDaprd();
@@ -91,7 +93,7 @@ async function startStandInCluster(reason: string): Promise<DemoCluster> {
     endpoint: standIn.endpoint,
     token,
     replicaFile: join(directory, "replica.sqlite"),
-    warning: `daprd cannot be had here, and a STAND-IN of its publish API takes its place (no Redis): ${reason}`,
+    warning: `a STAND-IN for Dapr's publish API takes the place of daprd and Redis: ${reason}`,
     parts: "the stand-in of Dapr's API and the consumer",
     cutOff: () => standIn.disconnect(),
     reconnect: () => standIn.reconnect(),

@@ -1,5 +1,5 @@
 /**
- * `npm run demo`: a shop at work, the agent beside its database, and a cluster that goes away for a
+ * `npm run demo [-- --stand-in] [--brief]`: a shop at work, the agent beside its database, and a cluster that goes away for a
  * while. At the end the consumer's tables are compared with the shop's, field by field. Exit code 0
  * only when they are equal; everything that was started is stopped and removed, also on Ctrl-C.
  */
@@ -17,9 +17,26 @@ import { furnishShop, openShop, type ShopCounts } from "./shop.ts";
 import { View, type Picture } from "./view.ts";
 
 const root = join(import.meta.dirname, "..", "..");
-const beforeOutageMs = 10_000;
-const outageMs = 12_000;
-const afterOutageMs = 8000;
+
+/** How long each act is played. */
+interface Acts {
+  readonly beforeOutageMs: number;
+  readonly outageMs: number;
+  readonly afterOutageMs: number;
+}
+
+const wholeActs: Acts = { beforeOutageMs: 10_000, outageMs: 12_000, afterOutageMs: 8000 };
+const briefActs: Acts = { beforeOutageMs: 2000, outageMs: 3000, afterOutageMs: 1000 };
+
+const usage = `npm run demo [-- --stand-in] [--brief]
+
+Starts a throw-away shop database with a live workload, Redis, daprd, the reference consumer and the
+built agent; cuts the cluster off for some seconds while orders go on; then compares the consumer's
+tables with the shop's, field by field. Exit code 0 only when they are equal. Ctrl-C cleans up.
+
+  --stand-in  a stand-in for Dapr's API instead of Redis and daprd, as where daprd cannot be had
+  --brief     shorter acts
+`;
 
 const identity: ShopIdentity = {
   shop: "demo",
@@ -65,6 +82,7 @@ async function picture(stage: Stage, phase: string, cluster: Picture["cluster"])
     customers: counts.customers,
     others: counts.edits + counts.imports + counts.deletions,
     captured: sumOf(metrics, "edge_agent_events_captured_total"),
+    accepted: sumOf(metrics, "sync_total", 'status="success"'),
     waiting,
     spoolBytes: sumOf(metrics, "edge_agent_spool_bytes"),
     lagSeconds: Math.max(0, ...lags),
@@ -149,10 +167,19 @@ async function verdict(stage: Stage, mariadb: MariadbServer, cluster: DemoCluste
   }
 }
 
-async function play(view: View, releases: Releases, signal: AbortSignal): Promise<boolean> {
+interface Play {
+  readonly view: View;
+  readonly releases: Releases;
+  readonly signal: AbortSignal;
+  readonly acts: Acts;
+  readonly standIn: boolean;
+}
+
+async function play({ view, releases, signal, acts, standIn }: Play): Promise<boolean> {
+  view.say("a shop, the agent beside its database, and a cluster that goes away for a while");
   view.say("building the agent");
   build();
-  const cluster = await startDemoCluster((line) => view.say(line));
+  const cluster = await startDemoCluster((line) => view.say(line), standIn);
   releases.add(() => cluster.stop());
   if (cluster.warning !== null) view.say(`!!! ${cluster.warning}`);
   view.say(`started: ${cluster.parts}`);
@@ -183,16 +210,16 @@ async function play(view: View, releases: Releases, signal: AbortSignal): Promis
     await shop.catch(() => undefined);
   });
   view.say("the shop is open");
-  await watch(stage, { phase: "the shop is open", cluster: "up", forMs: beforeOutageMs });
+  await watch(stage, { phase: "the shop is open", cluster: "up", forMs: acts.beforeOutageMs });
   await cluster.cutOff();
   view.say("the cluster is CUT OFF; orders go on");
-  const most = await watch(stage, { phase: "outage", cluster: "CUT OFF", forMs: outageMs });
-  view.say(`${most} events wait on the agent's disk; the cluster comes back`);
+  const most = await watch(stage, { phase: "outage", cluster: "CUT OFF", forMs: acts.outageMs });
+  view.say(`${most.toLocaleString("en")} events wait on the agent's disk; the cluster comes back`);
   await cluster.reconnect();
   const drained = async (waiting: number) => waiting < 50;
   await watch(stage, { phase: "draining", cluster: "up", forMs: 60_000 }, drained);
   view.say("the spool is drained");
-  await watch(stage, { phase: "the shop is open", cluster: "up", forMs: afterOutageMs });
+  await watch(stage, { phase: "the shop is open", cluster: "up", forMs: acts.afterOutageMs });
   closing.abort();
   await shop;
   const quiet = async (waiting: number) => waiting === 0 && (await hasReadAll(agent, mariadb));
@@ -201,12 +228,20 @@ async function play(view: View, releases: Releases, signal: AbortSignal): Promis
 }
 
 async function main(): Promise<number> {
+  const words = process.argv.slice(2);
+  const unknown = words.find((word) => word !== "--stand-in" && word !== "--brief");
+  if (unknown !== undefined) {
+    process.stdout.write(usage);
+    return unknown === "--help" ? 0 : 64;
+  }
+  const acts = words.includes("--brief") ? briefActs : wholeActs;
+  const standIn = words.includes("--stand-in");
   const view = new View(process.stdout);
   const releases = new Releases();
   const ending = new AbortController();
   for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"] as const) process.on(signal, () => ending.abort());
   try {
-    return (await play(view, releases, ending.signal)) ? 0 : 1;
+    return (await play({ view, releases, signal: ending.signal, acts, standIn })) ? 0 : 1;
   } catch (thrown) {
     // What fails while everything is being torn down is no finding.
     if (thrown instanceof Interrupted || ending.signal.aborted) {

@@ -7,6 +7,7 @@ export interface Picture {
   readonly customers: number;
   readonly others: number;
   readonly captured: number;
+  readonly accepted: number;
   readonly waiting: number;
   readonly spoolBytes: number;
   readonly lagSeconds: number;
@@ -14,15 +15,25 @@ export interface Picture {
 
 export interface Output {
   readonly isTTY?: boolean;
+  readonly columns?: number;
   write(text: string): unknown;
 }
 
-const barWidth = 40;
+const barWidth = 30;
 
-function bar(value: number, most: number): string {
-  const filled = most === 0 ? 0 : Math.min(barWidth, Math.ceil((value / most) * barWidth));
+function bar(value: number, full: number): string {
+  const filled = Math.min(barWidth, Math.ceil((value / full) * barWidth));
   return "#".repeat(filled).padEnd(barWidth, ".");
 }
+
+/** What a full bar stands for: a round number that leaves room to grow into. */
+function fullBar(most: number): number {
+  let full = 500;
+  while (full < most) full *= 2;
+  return full;
+}
+
+const counted = (count: number): string => count.toLocaleString("en");
 
 export class View {
   readonly #output: Output;
@@ -56,18 +67,22 @@ export class View {
   }
 
   #draw(picture: Picture): void {
-    const kib = Math.round(picture.spoolBytes / 1024);
+    const { cluster, waiting } = picture;
+    const disk = `${(picture.spoolBytes / 1024 ** 2).toFixed(1)} MiB on disk`;
+    const shop = `${counted(picture.orders)} orders, ${counted(picture.customers)} customers`;
     const lines = [
       "",
       `  phase     ${picture.phase}`,
-      `  cluster   ${picture.cluster}`,
-      `  shop      ${picture.orders} orders, ${picture.customers} customers, ${picture.others} edits, imports, deletions`,
-      `  captured  ${picture.captured} events`,
-      `  spool     [${bar(picture.waiting, this.#mostWaiting)}] ${picture.waiting} wait, ${kib} KiB on disk`,
+      `  cluster   ${cluster}`,
+      `  shop      ${shop}, ${counted(picture.others)} other actions`,
+      `  events    ${counted(picture.captured)} captured, ${counted(picture.accepted)} accepted by the cluster`,
+      `  spool     [${bar(waiting, fullBar(this.#mostWaiting))}] ${counted(waiting)} wait, ${disk}`,
       `  lag       ${picture.lagSeconds.toFixed(0)} s`,
     ];
     this.#erase();
-    this.#output.write(`${lines.join("\n")}\n`);
+    // A line that the terminal breaks would take two, and could not be erased by their count.
+    const columns = Math.max(20, (this.#output.columns ?? 80) - 1);
+    this.#output.write(`${lines.map((line) => line.slice(0, columns)).join("\n")}\n`);
     this.#drawnLines = lines.length;
   }
 
