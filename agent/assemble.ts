@@ -5,6 +5,7 @@
  * Start: spool -> source (first connection) -> listeners -> READY -> both loops.
  * End: stop capture -> drain forward -> close what listens -> close the spool.
  */
+import { Adoption, adoptState, guardMachine } from "./adoption.ts";
 import { CaptureRounds } from "./capture-rounds.ts";
 import { Capture } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
@@ -16,6 +17,7 @@ import { DaprClient } from "./forward/dapr-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
 import { FactGatherer } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
+import type { MachineFacts } from "./machine.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
 import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
@@ -37,6 +39,7 @@ export interface AgentParts {
   readonly mapping: Mapping;
   readonly stateDir: string;
   readonly limits: DiskLimits;
+  readonly machine: MachineFacts;
   readonly log: Log;
   readonly clock: Clock;
 }
@@ -52,6 +55,8 @@ export interface Agent {
   readonly metrics: Metrics;
   readonly facts: FactGatherer;
   readonly instance: string;
+  /** Set where the state belongs to another machine: then neither loop may run. */
+  readonly adoption: Adoption | null;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -97,6 +102,7 @@ interface Opened {
 async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opened): Promise<Agent> {
   const { settings, log, clock } = parts;
   const instance = await guardIdentity(spool.meta, settings);
+  const adoption = await openAdoption(parts, spool);
   const mapped = await openMapping({ parts, spool, observer, metrics, startedAtMs }, instance);
   const completeness = new Completeness();
   const atStart = spool.checkpoint();
@@ -135,6 +141,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     observer,
     metrics,
     instance,
+    adoption,
     ready: false,
     facts: new FactGatherer({
       identity: {
@@ -152,6 +159,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
       ready: () => agent.ready,
     }),
   };
+  if (adoption !== null) capture.halt(adoption.reason);
   return agent;
 }
 
@@ -173,6 +181,12 @@ function controlOf(mapped: MappingInUse): ControlEncoder {
     deadLetter: (event, verdict) => mapped.rooms.transform.control.deadLetter(event, verdict),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };
+}
+
+async function openAdoption(parts: AgentParts, spool: Spool): Promise<Adoption | null> {
+  const reason = await guardMachine(spool.meta, parts.machine);
+  if (reason === null) return null;
+  return new Adoption(reason, () => adoptState(spool, parts.machine, parts.clock.wallMs()));
 }
 
 export function makeTransform(

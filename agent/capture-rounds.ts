@@ -5,7 +5,6 @@
  * a mended server needs no restart.
  */
 import type { Capture } from "./capture.ts";
-import { assert } from "./kernel/assert.ts";
 import { AgentError } from "./kernel/errors.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { SourceStatus } from "./ports.ts";
@@ -36,12 +35,20 @@ export interface CaptureRoundsParts {
   readonly tryAgainMs?: number;
 }
 
+/** What waits for capture to be at rest. */
+interface RestChange {
+  readonly run: () => Promise<void>;
+  /** Also inside a large transaction that is partly delivered. */
+  readonly anywhere: boolean;
+  readonly done: PromiseWithResolvers<void>;
+}
+
 export class CaptureRounds {
   readonly #parts: CaptureRoundsParts;
   #capture: Capture | null = null;
-  #halted: string | null = null;
+  #halted: AgentError | null = null;
   #haltedAtMs = 0;
-  #change: { readonly run: () => Promise<void>; readonly done: PromiseWithResolvers<void> } | null = null;
+  #change: RestChange | null = null;
   #pause = new AbortController();
 
   constructor(parts: CaptureRoundsParts) {
@@ -62,21 +69,33 @@ export class CaptureRounds {
   /** The source's status; while capture is halted, why. */
   status(): SourceStatus {
     const status = this.#parts.sourceStatus();
-    return this.#halted === null || status.state === "streaming"
+    const { halted } = this;
+    return halted === null
       ? status
-      : { ...status, state: "waiting", reason: this.#halted };
+      : { ...status, state: "waiting", reason: `${halted.code}: ${halted.message}` };
+  }
+
+  /** Says from now on why nothing is captured; a loop that streams takes it back. */
+  halt(reason: AgentError): void {
+    this.#halted = reason;
+  }
+
+  /** Why nothing is captured; null while something is. */
+  get halted(): AgentError | null {
+    return this.#parts.sourceStatus().state === "streaming" ? null : this.#halted;
   }
 
   /**
    * Runs the change while capture is at rest between two transactions, then lets a new loop go on.
-   * Waits for the end of a large transaction that is partly delivered. Resolves or rejects with the
-   * change; one at a time.
+   * Waits for the end of a large transaction that is partly delivered, unless it may run `anywhere`.
+   * Resolves or rejects with the change; one after the other.
    */
-  atRest(change: () => Promise<void>): Promise<void> {
-    assert(this.#change === null, "one change at a time");
+  async atRest(change: () => Promise<void>, anywhere = false): Promise<void> {
+    while (this.#change !== null) await this.#change.done.promise.catch(() => undefined);
     const done = Promise.withResolvers<void>();
-    this.#change = { run: change, done };
-    this.#capture?.finish();
+    this.#change = { run: change, anywhere, done };
+    if (anywhere) void this.#capture?.stop();
+    else this.#capture?.finish();
     this.#pause.abort();
     return done.promise;
   }
@@ -99,7 +118,7 @@ export class CaptureRounds {
         if (signal.aborted) return;
         if (!(error instanceof AgentError) || !survivable.has(error.code)) throw error;
         this.#haltedAtMs = clock.monotonicMs();
-        this.#halted = `${error.code}: ${error.message}`;
+        this.halt(error);
         log.error("capture has stopped before its position moved; it is tried again every minute", {
           code: error.code,
           reason: error.message,
@@ -114,7 +133,7 @@ export class CaptureRounds {
 
   async #runChange(): Promise<void> {
     const change = this.#change;
-    if (change === null || !this.#parts.isBetweenTransactions()) return;
+    if (change === null || !(change.anywhere || this.#parts.isBetweenTransactions())) return;
     this.#change = null;
     this.#halted = null;
     try {

@@ -172,6 +172,16 @@ export interface Checkpoint {
   readonly newestCommitMs: number;
 }
 
+/**
+ * The epoch of a new history: above the last one, and not behind the clock nor any commit that was
+ * seen, so that a wrong clock cannot make newer events look older. `last` null: there was none.
+ */
+export function nextEpoch(last: Pick<Checkpoint, "epoch" | "newestCommitMs"> | null, nowMs: number): number {
+  const nowSeconds = Math.floor(nowMs / 1000);
+  if (last === null) return nowSeconds;
+  return Math.max(last.epoch + 1, nowSeconds, Math.floor(last.newestCommitMs / 1000));
+}
+
 /** The number in a binlog's file name: `mariadb-bin.000123` is 123. */
 export function binlogFileNumber(file: string): number {
   const dot = file.lastIndexOf(".");

@@ -14,7 +14,7 @@ export interface StateValues {
   put(name: string, value: unknown): Promise<void>;
 }
 
-interface StoredIdentity {
+export interface StoredIdentity {
   readonly shop: string;
   readonly namespace: string;
   readonly instance: string;
@@ -25,8 +25,8 @@ interface StoredIdentity {
  * state's own UUID. Throws IDENTITY_CHANGED with both values.
  */
 export async function guardIdentity(values: StateValues, settings: Settings): Promise<string> {
-  const stored = await values.get("identity");
-  if (stored === undefined) {
+  const stored = await readIdentity(values);
+  if (stored === null) {
     const identity: StoredIdentity = {
       shop: settings.shopName,
       namespace: settings.identityNamespace,
@@ -35,8 +35,6 @@ export async function guardIdentity(values: StateValues, settings: Settings): Pr
     await values.put("identity", identity);
     return identity.instance;
   }
-  if (!isStoredIdentity(stored))
-    throw new AgentError("SPOOL_CORRUPT", "the state's identity is not readable");
   const differences: string[] = [];
   if (stored.shop !== settings.shopName) {
     differences.push(`SHOP_NAME is "${settings.shopName}", the state was made with "${stored.shop}"`);
@@ -48,6 +46,15 @@ export async function guardIdentity(values: StateValues, settings: Settings): Pr
   }
   if (differences.length > 0) throw new AgentError("IDENTITY_CHANGED", differences.join("; "));
   return stored.instance;
+}
+
+/** What the state was made for; null before its first start. */
+export async function readIdentity(values: StateValues): Promise<StoredIdentity | null> {
+  const stored = await values.get("identity");
+  if (stored === undefined) return null;
+  if (!isStoredIdentity(stored))
+    throw new AgentError("SPOOL_CORRUPT", "the state's identity is not readable");
+  return stored;
 }
 
 function isStoredIdentity(value: unknown): value is StoredIdentity {

@@ -2,6 +2,7 @@
 import { nearestName } from "../config/load.ts";
 import { settingsHelp } from "../config/reference.ts";
 import { AgentError, asError, exitCodeOf } from "../kernel/errors.ts";
+import { adoptCommand } from "./adopt.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, commandHelp, type Output, parseArguments, usageError } from "./command.ts";
 import { mappingSchemaCommand, mappingShowCommand } from "./mapping.ts";
@@ -13,6 +14,7 @@ export const commands: readonly Command[] = [
   runCommand,
   checkCommand,
   statusCommand,
+  adoptCommand,
   mappingShowCommand,
   mappingSchemaCommand,
   versionCommand,

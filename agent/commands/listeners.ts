@@ -32,10 +32,14 @@ export class Listeners {
     this.#agent = agent;
     this.#options = options;
     const nowMs = (): number => systemClock.monotonicMs();
-    this.#pulses = [
-      capturePulse(agent.capture, agent.spool),
-      forwardPulse(() => agent.forwarder.pulse(), agent.spool, nowMs),
-    ];
+    // A state that waits to be adopted has no loops.
+    this.#pulses =
+      agent.adoption !== null
+        ? []
+        : [
+            capturePulse(agent.capture, agent.spool),
+            forwardPulse(() => agent.forwarder.pulse(), agent.spool, nowMs),
+          ];
     this.#metrics = new StatusServer({
       name: "METRICS_PORT",
       host: settings.metricsListen,

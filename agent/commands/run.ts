@@ -1,7 +1,9 @@
 /** `magento-edge-agent run`: the service. Resolves with the exit code when it has ended. */
+import type { Adoption } from "../adoption.ts";
 import { type Agent, type AgentParts, assembleAgent, sourceSettings } from "../assemble.ts";
 import {
   controlSockets,
+  type ControlSockets,
   databaseAddress,
   describeAddress,
   diskLimits,
@@ -14,6 +16,7 @@ import { formatBytes } from "../config/value-kinds.ts";
 import { AgentError, asError, exitCodeOf } from "../kernel/errors.ts";
 import { type Log, systemClock } from "../kernel/service.ts";
 import type { Mapping } from "../transform/mapping.ts";
+import { readMachine } from "../machine.ts";
 import { Logger, stderrIsJournal } from "../observe/log.ts";
 import { SystemdNotify } from "../observe/systemd-notify.ts";
 import { buildInfo } from "./build-info.ts";
@@ -110,30 +113,56 @@ async function runService(settings: Settings, supervisor: Supervisor, log: Log):
       mapping: loadMapping(settings),
       stateDir,
       limits,
+      machine: readMachine({ root: "/", runtimeDirectory: supervisor.runtimeDirectory }),
       log,
       clock: systemClock,
     };
-    const agent = await assembleAgent(parts);
-    agent.metrics.watchProcess();
-    const { version, commit, node } = buildInfo;
-    agent.metrics.gauge("edge_agent_build_info").set({ version, commit, node }, 1);
-    const listeners = new Listeners(agent, {
-      settings,
-      log,
-      sockets: controlSockets(settings, supervisor),
-    });
-    try {
-      await start(agent, parts, listeners);
-      if (!signals.stop.aborted) await follow({ agent, parts, listeners, notify, signals });
-    } finally {
-      notify.stopping();
-      await end(agent, listeners, log);
-    }
+    const service: Service = { parts, sockets: controlSockets(settings, supervisor), notify, signals };
+    // A state that was adopted is opened anew, as an agent that may work.
+    while ((await serve(service)) === "adopted")
+      log.notice("the state was adopted and belongs to this machine now");
     return 0;
   } finally {
     await notify.close();
     signals.release();
   }
+}
+
+interface Service {
+  readonly parts: AgentParts;
+  readonly sockets: ControlSockets;
+  readonly notify: SystemdNotify;
+  readonly signals: Signals;
+}
+
+async function serve({ parts, sockets, notify, signals }: Service): Promise<"stopped" | "adopted"> {
+  const { settings, log } = parts;
+  const agent = await assembleAgent(parts);
+  agent.metrics.watchProcess();
+  const { version, commit, node } = buildInfo;
+  agent.metrics.gauge("edge_agent_build_info").set({ version, commit, node }, 1);
+  const listeners = new Listeners(agent, { settings, log, sockets });
+  const isAdopted = (): boolean => agent.adoption?.isDone === true && !signals.stop.aborted;
+  try {
+    if (agent.adoption === null) await start(agent, parts, listeners);
+    else await startForeign(agent.adoption, log, listeners);
+    if (!signals.stop.aborted) await follow({ agent, parts, listeners, notify, signals });
+  } finally {
+    if (!isAdopted()) notify.stopping();
+    await end(agent, listeners, log);
+  }
+  return isAdopted() ? "adopted" : "stopped";
+}
+
+/** The database is not even asked: a clone has its origin's server id, and would throw it out there. */
+async function startForeign({ reason }: Adoption, log: Log, listeners: Listeners): Promise<void> {
+  await listeners.open();
+  const { code, message, hint } = reason;
+  log.error("nothing is captured or published: the state belongs to another machine", {
+    code,
+    reason: message,
+    hint,
+  });
 }
 
 /** Everything that has to hold before READY. */
@@ -180,8 +209,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
   agent.ready = true;
   notify.ready();
   notify.startWatchdog(() => listeners.isLive());
-  const captured = agent.mapped.announce(signals.stop).then(() => agent.capture.run(signals.stop));
-  const loops = [captured, agent.forwarder.run()];
+  const loops = agent.adoption === null ? bothLoops({ agent, signals }) : [agent.adoption.whenDone()];
   const broken = agent.spool.whenFailed().then((error) => {
     throw error;
   });
@@ -190,8 +218,9 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
   });
   void tellStatus(listeners, notify, signals.stop);
   const reload = (): void => void reloadMapping({ agent, parts, listeners, notify, signals });
-  signals.onHangup(reload);
-  if (agent.mapped.hasNext) reload();
+  // A state that waits to be adopted reads its mapping when it is opened anew.
+  signals.onHangup(agent.adoption === null ? reload : () => undefined);
+  if (agent.adoption === null && agent.mapped.hasNext) reload();
   try {
     await Promise.race([stopped, broken, ...loops]);
   } catch (error) {
@@ -201,6 +230,11 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
     for (const loop of loops) loop.catch(() => undefined);
     broken.catch(() => undefined);
   }
+}
+
+function bothLoops({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
+  const announced = agent.mapped.announce(signals.stop);
+  return [announced.then(() => agent.capture.run(signals.stop)), agent.forwarder.run()];
 }
 
 /** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */

@@ -41,6 +41,12 @@ const table = {
     text: "SHOP_NAME or IDENTITY_NAMESPACE differ from what the state was made with; every id would change.",
     hint: "Set them back, or start with a new STATE_DIR.",
   },
+  STATE_CLONED: {
+    disposition: "operator",
+    exit: null,
+    text: "The state was made on another machine: it was copied, or this machine is a clone. The agent stays up, captures and publishes nothing.",
+    hint: "If this machine takes over the shop: magento-edge-agent adopt. If it is a copy: stop the agent here and remove its state.",
+  },
   SOURCE_UNREACHABLE: {
     disposition: "retry",
     exit: null,

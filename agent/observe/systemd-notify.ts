@@ -24,6 +24,7 @@ export class SystemdNotify {
   #failed = false;
   #statusAtMs = -Infinity;
   #watchdog: Promise<void> | null = null;
+  #isLive: () => boolean = () => true;
 
   constructor(options: SystemdNotifyOptions) {
     this.#options = options;
@@ -55,12 +56,16 @@ export class SystemdNotify {
     this.#send(`EXTEND_TIMEOUT_USEC=${Math.round(ms * 1000)}`);
   }
 
-  /** Sends WATCHDOG=1 three times in a period while `isLive` says so; ends with `close`. */
+  /**
+   * Sends WATCHDOG=1 three times in a period while `isLive` says so; ends with `close`. A second
+   * call gives it another judge.
+   */
   startWatchdog(isLive: () => boolean): void {
+    this.#isLive = isLive;
     const { watchdogUsec, watchdogPid } = this.#options;
     if (watchdogUsec === null || watchdogUsec === 0 || this.#watchdog !== null) return;
     if (watchdogPid !== null && watchdogPid !== process.pid) return;
-    this.#watchdog = this.#beat(watchdogUsec / 3000, isLive);
+    this.#watchdog = this.#beat(watchdogUsec / 3000);
   }
 
   async close(): Promise<void> {
@@ -71,10 +76,10 @@ export class SystemdNotify {
     this.#failed = true;
   }
 
-  async #beat(everyMs: number, isLive: () => boolean): Promise<void> {
+  async #beat(everyMs: number): Promise<void> {
     const { signal } = this.#ending;
     while (!signal.aborted) {
-      if (isLive()) this.#send("WATCHDOG=1");
+      if (this.#isLive()) this.#send("WATCHDOG=1");
       await this.#options.clock.sleep(everyMs, signal);
     }
   }

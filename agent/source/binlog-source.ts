@@ -3,7 +3,13 @@
  * proves that the position is what it was, reconnects for ever after a loss, and throws only what
  * no reconnect can mend.
  */
-import { type Checkpoint, type FollowedTable, type SourceItem, STATE_FORMAT_VERSION } from "../change.ts";
+import {
+  type Checkpoint,
+  type FollowedTable,
+  nextEpoch,
+  type SourceItem,
+  STATE_FORMAT_VERSION,
+} from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { backoffDelayMs, type Clock, type Log } from "../kernel/service.ts";
 import type { ChangeSource, SourceObserver, SourceStatus } from "../ports.ts";
@@ -227,7 +233,7 @@ class MysqlBinlogSource implements BinlogSource {
   ): Checkpoint {
     return {
       formatVersion: STATE_FORMAT_VERSION,
-      epoch: Math.floor(this.#parts.clock.wallMs() / 1000),
+      epoch: nextEpoch(null, this.#parts.clock.wallMs()),
       file: place.file,
       position: place.position,
       resumePosition: place.resumePosition,

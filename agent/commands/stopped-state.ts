@@ -1,0 +1,64 @@
+/**
+ * The state of an agent that does not run, for commands that change it. LevelDB's lock keeps a
+ * running one's closed.
+ */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { diskLimits, stateDirectory, volumeOf } from "../config/derived.ts";
+import { takeSupervisor } from "../config/load.ts";
+import type { Settings } from "../config/settings-table.ts";
+import { AgentError } from "../kernel/errors.ts";
+import { systemClock } from "../kernel/service.ts";
+import { Logger } from "../observe/log.ts";
+import { Spool } from "../spool/spool.ts";
+import type { Output } from "./command.ts";
+
+/**
+ * Opens it, does the work and closes it, as the user that owns it: files that root leaves there
+ * would be closed to the agent. Settings that only root can read have to be read before.
+ *
+ * Throws COMMAND_REFUSED where there is no state, and what opening it throws.
+ */
+export async function withStoppedState<T>(
+  settings: Settings,
+  output: Output,
+  work: (spool: Spool) => Promise<T>,
+): Promise<T> {
+  const stateDir = stateDirectory(settings, takeSupervisor());
+  if (!existsSync(join(stateDir, "state.json"))) {
+    throw new AgentError("COMMAND_REFUSED", `there is no state in ${stateDir}`, {
+      hint: "See STATE_DIR; --env-file names the settings of another agent.",
+    });
+  }
+  const limits = diskLimits(settings, await volumeOf(stateDir));
+  becomeOwner(stateDir);
+  const spool = await Spool.open({
+    stateDir,
+    limits: { bytesMax: limits.spoolBytesMax, diskFreeMin: limits.diskFreeMinBytes },
+    syncMinMs: 0,
+    quarantineKeepDays: settings.quarantineKeepDays,
+    observer: { synced: () => undefined, intakeClosed: () => undefined, intakeOpened: () => undefined },
+    log: new Logger({
+      format: "text",
+      level: "warn",
+      inJournal: false,
+      clock: systemClock,
+      write: (line) => output.err(line),
+    }),
+    clock: systemClock,
+  });
+  try {
+    return await work(spool);
+  } finally {
+    await spool.close();
+  }
+}
+
+function becomeOwner(stateDir: string): void {
+  if (process.geteuid?.() !== 0) return;
+  const { uid, gid } = statSync(stateDir);
+  if (uid === 0) return;
+  process.setgroups?.([gid]);
+  process.setgid?.(gid);
+  process.setuid?.(uid);
+}
