@@ -3,7 +3,7 @@
  * but the head of each queue comes from memory, and a head is read once.
  */
 import type { Checkpoint } from "./change.ts";
-import type { AgentFacts, MappingFacts, QueueHead } from "./observe/facts.ts";
+import type { AgentFacts, HaltFacts, MappingFacts, QueueHead } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SpoolStats } from "./ports.ts";
 
@@ -17,7 +17,7 @@ export interface Identity {
 
 export interface FactSources {
   readonly identity: Identity;
-  readonly source: Pick<ChangeSource, "status">;
+  readonly source: Pick<ChangeSource, "status"> & { readonly halted: HaltFacts | null };
   readonly mapping: () => MappingFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
@@ -45,6 +45,7 @@ export class FactGatherer {
       nowMs,
       ready: this.#sources.ready(),
       source: source.status(),
+      halted: source.halted,
       mapping: this.#sources.mapping(),
       position: checkpoint === null ? null : positionOf(checkpoint),
       spool: {

@@ -1,6 +1,13 @@
 /** What the agent answers to `status`, and the screen made from it. */
 import { formatBytes } from "../config/value-kinds.ts";
-import type { AgentFacts, HeldTopic, MappingFacts, PositionFacts, SpoolFacts } from "../observe/facts.ts";
+import type {
+  AgentFacts,
+  HaltFacts,
+  HeldTopic,
+  MappingFacts,
+  PositionFacts,
+  SpoolFacts,
+} from "../observe/facts.ts";
 import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
 import type { Liveness } from "../observe/liveness.ts";
 import type { SourceStatus } from "../ports.ts";
@@ -15,6 +22,7 @@ export interface StatusReport {
   readonly instance: string;
   readonly ready: boolean;
   readonly source: SourceStatus;
+  readonly halted: AgentFacts["halted"];
   readonly mapping: MappingFacts;
   readonly position: PositionFacts | null;
   readonly spool: SpoolFacts | null;
@@ -43,6 +51,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     instance: facts.instance,
     ready: facts.ready,
     source: facts.source,
+    halted: facts.halted === null ? null : haltOf(facts.halted),
     mapping: facts.mapping,
     position: facts.position,
     spool: facts.spool,
@@ -58,6 +67,11 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     health: computeHealth(facts, limits),
     loops,
   };
+}
+
+/** The error itself has more than belongs into a report. */
+function haltOf({ code, detail, message, hint }: HaltFacts): HaltFacts {
+  return { code, detail, message, hint };
 }
 
 /** Enough of a check that another version's answer is not misread. */
@@ -92,6 +106,7 @@ export function statusScreen(report: StatusReport): string {
       lines.push(`  waits      ${queue}: ${waiting} events, the oldest for ${ageText(oldestSeconds * 1000)}`);
   }
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
+  if (report.halted !== null) lines.push(`  to do      ${report.halted.hint}`);
   if (report.intakeClosed !== null) lines.push(`  intake     closed: ${report.intakeClosed.message}`);
   lines.push("  checks");
   for (const [name, check] of Object.entries(report.health.checks)) {

@@ -47,6 +47,15 @@ export interface MappingFacts {
   readonly isNextWaiting: boolean;
 }
 
+/** Why nothing is captured until somebody acts. */
+export interface HaltFacts {
+  readonly code: string;
+  /** Which case of the code; null where there is only one. */
+  readonly detail: string | null;
+  readonly message: string;
+  readonly hint: string;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -56,6 +65,8 @@ export interface AgentFacts {
   readonly instance: string;
   readonly ready: boolean;
   readonly source: SourceStatus;
+  /** Null while capture goes on, or waits for what mends itself. */
+  readonly halted: HaltFacts | null;
   readonly mapping: MappingFacts;
   readonly position: PositionFacts | null;
   /** Null where there is no spool (a run that prints its events). */

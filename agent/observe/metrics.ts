@@ -53,6 +53,11 @@ export const metricTable = {
     labels: [],
   },
   edge_agent_source_connected: { kind: "gauge", help: "1 while the binlog is read.", labels: [] },
+  edge_agent_capture_halted: {
+    kind: "gauge",
+    help: "1 while nothing is captured until somebody acts, by error code and case.",
+    labels: ["code", "case"],
+  },
   edge_agent_source_connects_total: { kind: "counter", help: "Connections to the binlog.", labels: [] },
   edge_agent_source_disconnects_total: {
     kind: "counter",
@@ -168,6 +173,11 @@ export class Metrics {
     this.gauge("edge_agent_ready").set(facts.ready ? 1 : 0);
     const reading = facts.source.state === "streaming" || facts.source.state === "paused";
     this.gauge("edge_agent_source_connected").set(reading ? 1 : 0);
+    const halted = this.gauge("edge_agent_capture_halted");
+    halted.reset();
+    if (facts.halted !== null) {
+      halted.set({ code: facts.halted.code, case: facts.halted.detail ?? "" }, 1);
+    }
     const lag = this.gauge("sync_lag_seconds");
     for (const [table, seconds] of facts.lagSeconds) lag.set({ table }, seconds);
     this.#applySpool(facts);

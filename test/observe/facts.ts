@@ -13,6 +13,7 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
     database: "magento_db",
     instance: "b8f1c2d4-0000-4000-8000-000000000000",
     ready: true,
+    halted: null,
     source: { state: "streaming", reason: null, server: "127.0.0.1:3306", silentMs: 5, reconnects: 0 },
     mapping: { sinceMs: NOW_MS - 3_600_000, versions: { order: 2, customer: 1 }, isNextWaiting: false },
     position: {
