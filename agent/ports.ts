@@ -111,13 +111,16 @@ export interface QueueState {
   readonly acked: Seq;
   /** Newest durable record; equals `acked` when empty. */
   readonly last: Seq;
+  /** How far it can be read: `last`, or the record before a damaged one until that is healed. */
+  readonly readable: Seq;
 }
 
 export interface QueueReader {
   queues(): readonly QueueState[];
   /**
-   * Records after `after`, in order, verified (checksum, key, contiguity); empty at the end.
-   * Rejects with AgentError SPOOL_CORRUPT instead of delivering a damaged one.
+   * Records after `after`, in order, verified (checksum, key, contiguity); empty at the end. Never
+   * gives a damaged one: `readable` ends before it, until it is healed. What cannot be healed is
+   * passed over in the numbers, and a gap event stands behind it.
    */
   read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]>;
   /** Everything up to `through` may be trimmed. Lazily persisted: a lost ack is a redelivery. */

@@ -7,6 +7,8 @@
 import type { Checkpoint, Seq } from "../change.ts";
 import type { QueueState } from "../ports.ts";
 
+type QueuePlace = Pick<QueueState, "queue" | "acked" | "last">;
+
 /** What a heartbeat may claim. All null before the first complete checkpoint. */
 export interface CompleteUpTo {
   readonly completeUpToMs: number | null;
@@ -31,7 +33,7 @@ export class Completeness {
    * Notes a durable append: `queues` is the spool's state right after it (a state from before it
    * would promise too much). A part of a transaction promises nothing and is passed over.
    */
-  appended(checkpoint: Checkpoint, queues: readonly QueueState[]): void {
+  appended(checkpoint: Checkpoint, queues: readonly QueuePlace[]): void {
     if (checkpoint.partial !== null) return;
     const newest = this.#marks.at(-1);
     if (newest !== undefined && isSame(newest.lastSeqs, queues)) {
@@ -45,8 +47,13 @@ export class Completeness {
     this.#marks.push({ checkpoint, lastSeqs });
   }
 
+  /** Capture starts again from an earlier checkpoint: what was noted of later ones is void. */
+  restarted(): void {
+    this.#marks = [];
+  }
+
   /** What is complete, given what each queue has acknowledged by now. */
-  upTo(queues: readonly QueueState[]): CompleteUpTo {
+  upTo(queues: readonly QueuePlace[]): CompleteUpTo {
     const acked = new Map<string, Seq>();
     for (const state of queues) acked.set(state.queue, state.acked);
     let done = 0;
@@ -62,7 +69,7 @@ export class Completeness {
   }
 }
 
-function isSame(lastSeqs: ReadonlyMap<string, Seq>, queues: readonly QueueState[]): boolean {
+function isSame(lastSeqs: ReadonlyMap<string, Seq>, queues: readonly QueuePlace[]): boolean {
   if (lastSeqs.size !== queues.length) return false;
   for (const state of queues) if (lastSeqs.get(state.queue) !== state.last) return false;
   return true;

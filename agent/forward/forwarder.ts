@@ -190,7 +190,7 @@ export class Forwarder implements Service {
         this.#laneOf.set(state.queue, lane);
         this.#lanes.push(lane);
       }
-      lane.last = state.last;
+      lane.last = state.readable;
     }
     this.#pump();
   }

@@ -13,7 +13,7 @@ export class Lane {
   readonly queue: string;
   readonly window: QueueWindow;
   readonly refusals: Refusals;
-  /** Newest durable record, and what was acknowledged to the spool. */
+  /** Newest record that can be read, and what was acknowledged to the spool. */
   last: Seq;
   acked: Seq;
   inFlight = 0;
@@ -27,7 +27,7 @@ export class Lane {
 
   constructor(state: QueueState, rule: StormRule) {
     this.queue = state.queue;
-    this.last = state.last;
+    this.last = state.readable;
     this.acked = state.acked;
     this.window = new QueueWindow(state.acked);
     this.refusals = new Refusals(rule);

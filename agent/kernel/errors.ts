@@ -113,6 +113,12 @@ const table = {
     text: "A record of the spool is damaged.",
     hint: "Evidence is kept; the lost part is read again from the binlog.",
   },
+  STATE_LOST: {
+    disposition: "operator",
+    exit: 78,
+    text: "The state is damaged, and nothing is left to make it anew from.",
+    hint: "Move STATE_DIR away and start anew: what changed meanwhile needs a new first snapshot.",
+  },
   SPOOL_FULL: {
     disposition: "wait",
     exit: null,

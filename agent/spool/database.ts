@@ -65,6 +65,20 @@ function canCompact<T extends object>(level: T): level is T & Pick<Database, "co
   return "compactRange" in level;
 }
 
+/**
+ * Makes a damaged database one that can be opened, of all that can be read in its files. What it
+ * could not read, or no longer needs, it leaves in `lost` beside them.
+ */
+export async function repairDatabase(path: string): Promise<void> {
+  const level: unknown = Level;
+  assert(canRepair(level), "level is classic-level on Node");
+  await level.repair(path);
+}
+
+function canRepair(level: unknown): level is { repair(path: string): Promise<void> } {
+  return typeof level === "function" && "repair" in level;
+}
+
 /** Walks a range in small steps, so that memory does not depend on its length. */
 export async function* entriesOf(
   database: Database,
@@ -100,8 +114,15 @@ export function openError(error: unknown, path: string): AgentError {
         cause: error,
       });
     default:
-      return new AgentError("SPOOL_IO", `The spool in ${path} cannot be opened.`, { cause: error });
+      return new AgentError("SPOOL_IO", `The spool in ${path} cannot be opened.`, { cause: rootOf(error) });
   }
+}
+
+/** The words of whoever failed first: LevelDB's name file and system error. */
+function rootOf(error: unknown): unknown {
+  let root = error;
+  while (root instanceof Error && root.cause instanceof Error) root = root.cause;
+  return root;
 }
 
 /** A failed read, by its code: damage found by LevelDB itself, or the disk. */

@@ -1,18 +1,34 @@
-/** Raw bytes of damaged records, kept for whoever looks into it. */
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+/**
+ * What damage left: bytes of damaged records, files of a damaged database. Kept for whoever looks
+ * into it, within bounds: it holds personal data, and takes room that the spool needs.
+ */
+import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
+import { directoryBytes } from "./limits.ts";
 import type { QueueTag } from "./keys.ts";
 
 /** More than anybody looks at; a damaged disk must not fill itself with evidence. */
-const MAX_FILES = 100;
+const MAX_ENTRIES = 100;
+const DAY_MS = 24 * 60 * 60 * 1000;
+
+export interface EvidenceOptions {
+  readonly stateDir: string;
+  /** All of it takes at most so much. */
+  readonly bytesMax: number;
+  /** QUARANTINE_KEEP_DAYS. */
+  readonly keepDays: number;
+  readonly wallMs: () => number;
+}
 
 export class Evidence {
   readonly #directory: string;
+  readonly #options: EvidenceOptions;
 
-  constructor(stateDir: string) {
-    this.#directory = join(stateDir, "evidence");
+  constructor(options: EvidenceOptions) {
+    this.#directory = join(options.stateDir, "evidence");
+    this.#options = options;
   }
 
   /**
@@ -34,10 +50,40 @@ export class Evidence {
     );
   }
 
+  /** Moves a directory here, if it is there. Rejects when it can be neither moved nor removed. */
+  async takeDirectory(path: string, name: string): Promise<void> {
+    try {
+      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      await rename(path, join(this.#directory, `${name}-${this.#options.wallMs()}`));
+      await this.tidy();
+    } catch {
+      // Its place is needed, on a full disk too.
+      await rm(path, { recursive: true, force: true });
+    }
+  }
+
+  /** Removes what is too old, and the oldest of what is too much. */
+  async tidy(): Promise<void> {
+    const { bytesMax, keepDays, wallMs } = this.#options;
+    const found: { readonly path: string; readonly bytes: number; readonly atMs: number }[] = [];
+    for (const entry of await readdir(this.#directory, { withFileTypes: true }).catch(() => [])) {
+      const path = join(this.#directory, entry.name);
+      const { size, ctimeMs } = await stat(path);
+      found.push({ path, bytes: entry.isDirectory() ? await directoryBytes(path) : size, atMs: ctimeMs });
+    }
+    found.sort((left, right) => right.atMs - left.atMs);
+    let bytes = 0;
+    for (const { path, bytes: own, atMs } of found) {
+      bytes += own;
+      if (bytes <= bytesMax && atMs >= wallMs() - keepDays * DAY_MS) continue;
+      await rm(path, { recursive: true, force: true });
+    }
+  }
+
   async #write(name: string, bytes: Buffer): Promise<void> {
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      if ((await readdir(this.#directory)).length >= MAX_FILES) return;
+      if ((await readdir(this.#directory)).length >= MAX_ENTRIES) return;
       await writeFile(join(this.#directory, name), bytes, { mode: 0o600 });
     } catch {
       // A full or failing disk: the error that names the record is what counts.

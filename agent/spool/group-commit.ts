@@ -6,6 +6,7 @@
 import type { Checkpoint } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
+import { isCorruption } from "./database.ts";
 import type { Database, WriteBatch } from "./database.ts";
 import type { Queue } from "./queue.ts";
 
@@ -24,6 +25,8 @@ export class Group {
   /** Newest checkpoint whose events are in this group or before it, and its number. */
   checkpoint: Checkpoint | null = null;
   checkpointNumber = 0;
+  /** Whether the marks changed and belong into it. */
+  marks = false;
 
   constructor(batch: WriteBatch) {
     this.batch = batch;
@@ -177,6 +180,10 @@ async function writeBatch(group: Group): Promise<void> {
   try {
     await group.batch.write({ sync: group.sync });
   } catch (cause) {
+    // A compaction that cannot read a table fails every write after it.
+    if (isCorruption(cause)) {
+      throw new AgentError("SPOOL_CORRUPT", "A table of the spool's database is damaged.", { cause });
+    }
     throw new AgentError("SPOOL_IO", "A write of the spool failed.", { cause });
   }
 }

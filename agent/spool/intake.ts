@@ -90,6 +90,19 @@ export class Intake {
     }
   }
 
+  /**
+   * The checkpoint of the open group, with which all else in it is written. It may lie before the
+   * last one; whoever captures starts again from it. Durable when it resolves.
+   */
+  goBackTo(checkpoint: Checkpoint): Promise<void> {
+    const group = this.#parts.commit.open();
+    this.#taken += 1;
+    group.checkpoint = checkpoint;
+    group.checkpointNumber = this.#taken;
+    this.#newest = null;
+    return this.#parts.commit.durable();
+  }
+
   /** A group with the content of that many batches is on disk. */
   settled(batches: number): void {
     this.#outstanding -= batches;

@@ -38,6 +38,15 @@ export function metaKey(name: string): Buffer {
   return roomKey(META_ROOM, Buffer.from(name));
 }
 
+export function metaName(key: Buffer): string {
+  return key.toString("utf8", 1);
+}
+
+/** All meta records whose names begin so, in ASCII. */
+export function metaPrefix(prefix: string): KeyBounds {
+  return { gte: metaKey(prefix), lte: metaKey(`${prefix}\u{10ffff}`) };
+}
+
 export function indexKey(key: Buffer): Buffer {
   return roomKey(INDEX_ROOM, key);
 }

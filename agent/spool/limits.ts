@@ -29,7 +29,8 @@ export async function freeBytes(directory: string): Promise<number> {
   return volume.bavail * volume.bsize;
 }
 
-async function directoryBytes(directory: string): Promise<number> {
+/** Bytes of all files below it. */
+export async function directoryBytes(directory: string): Promise<number> {
   let bytes = 0;
   for (const entry of await readdir(directory, { withFileTypes: true })) {
     const path = join(directory, entry.name);

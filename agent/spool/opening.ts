@@ -1,75 +1,72 @@
 /**
- * Opens the state: directory, marker, database, format; restores the queues and verifies head,
- * tail and end of each. The rest is verified while it is read.
+ * Opens the state, and heals what LevelDB itself cannot: a database that cannot be opened or read
+ * is repaired from its own files; one that is gone, or beyond that, is put aside as evidence and
+ * made anew from the marker's checkpoint, up to which everything was delivered. Either way nothing
+ * is taken for sound that was not proven, and what is missing is read again from the binlog.
  */
-import { mkdir, readFile } from "node:fs/promises";
+import { existsSync } from "node:fs";
+import { mkdir, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { STATE_FORMAT_VERSION } from "../change.ts";
-import type { SpooledEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
-import { DamagedRecord } from "./damaged-record.ts";
-import { entriesOf, isCorruption, openError } from "./database.ts";
+import { openError, repairDatabase } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
-import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
-import type { Queue, Queues } from "./queue.ts";
-import { QueueRecords } from "./reading.ts";
-import { RecordEncoder, RunReader } from "./record.ts";
-import { formatKey, readMarker, readState, refuseNewer, writeMarker } from "./state.ts";
-import type { StoredState } from "./state.ts";
+import { readMarker, writeMarker } from "./marker.ts";
+import type { FoundMarker, Marker } from "./marker.ts";
+import type { Mark } from "./marks.ts";
+import type { Queues } from "./queue.ts";
+import { RecordEncoder } from "./record.ts";
+import { readError, restoreQueues } from "./restoring.ts";
+import type { CoherentState, FoundDamage } from "./restoring.ts";
+import { formatKey, marksKey, progressKey, readState, refuseNewer } from "./state.ts";
+import type { FormatRecord, MarksRecord, ProgressRecord, StoredState } from "./state.ts";
 
 /** Where the database lies in the state directory. */
 export function databasePath(stateDir: string): string {
   return join(stateDir, "spool");
 }
 
-export interface OpenedState {
-  readonly state: StoredState;
+/** A note for the next start: a write met a damaged table, which only a repair takes away. */
+export function repairNotePath(stateDir: string): string {
+  return join(stateDir, "repair-at-start");
+}
+
+export interface OpenedState extends CoherentState {
+  readonly format: FormatRecord;
+  readonly marks: readonly Mark[];
+  readonly damages: readonly FoundDamage[];
+  /** Values that the marker keeps a copy of. */
+  readonly values: Readonly<Record<string, unknown>>;
+  /** What had to be done to the database, if anything. */
+  readonly healed: "repaired" | "made anew" | null;
   /** LevelDB dropped bytes of its log when it recovered, with what it said. */
   readonly lossesAtOpen: readonly string[];
 }
 
-/**
- * Makes the directory when there is none, and opens the database in it. Throws SPOOL_LOCKED,
- * SPOOL_FORMAT, SPOOL_CORRUPT or SPOOL_IO.
- */
-export async function openState(
-  stateDir: string,
-  database: Database,
-  parts: { readonly clock: Clock; readonly log: Log },
-): Promise<OpenedState> {
-  const path = databasePath(stateDir);
-  const marker = await prepareDirectory(stateDir);
-  try {
-    await database.open();
-  } catch (error) {
-    throw openError(error, stateDir);
-  }
-  const lossesAtOpen = await recoveryLosses(path);
-  for (const line of lossesAtOpen) parts.log.warn("the database dropped bytes when it recovered", { line });
-  let state = await readStateOr(database);
-  if (state.format === null) {
-    // The marker is written after the format record, so it alone means that the database was lost.
-    if (marker !== null || state.progress !== null) {
-      throw new AgentError("SPOOL_CORRUPT", `The state in ${stateDir} has lost its database.`);
-    }
-    const format = { formatVersion: STATE_FORMAT_VERSION, createdMs: parts.clock.wallMs() };
-    await putNow(database, formatKey, format);
-    await writeMarker(stateDir, format);
-    state = { ...state, format };
-  } else if (marker === null) {
-    await writeMarker(stateDir, state.format);
-  }
-  return { state, lossesAtOpen };
+export interface OpeningParts {
+  readonly stateDir: string;
+  readonly database: Database;
+  readonly queues: Queues;
+  readonly evidence: Evidence;
+  readonly clock: Clock;
+  readonly log: Log;
 }
 
-async function prepareDirectory(stateDir: string) {
+/**
+ * Makes the directory when there is none, opens the database in it and restores the queues. Throws
+ * SPOOL_LOCKED, SPOOL_FORMAT, SPOOL_IO, or STATE_LOST when damage left nothing to go on from.
+ */
+export async function openState(parts: OpeningParts): Promise<OpenedState> {
+  return await new Opening(parts, await prepareDirectory(parts.stateDir)).run();
+}
+
+async function prepareDirectory(stateDir: string): Promise<FoundMarker> {
   try {
-    await mkdir(stateDir, { recursive: true, mode: 0o700 });
     await mkdir(databasePath(stateDir), { recursive: true, mode: 0o700 });
     const marker = await readMarker(stateDir);
-    if (marker !== null) refuseNewer(marker.formatVersion);
+    if (typeof marker === "object") refuseNewer(marker.formatVersion);
     return marker;
   } catch (error) {
     if (error instanceof AgentError) throw error;
@@ -80,17 +77,183 @@ async function prepareDirectory(stateDir: string) {
   }
 }
 
-async function readStateOr(database: Database): Promise<StoredState> {
-  try {
-    return await readState(database);
-  } catch (error) {
-    throw readError(error);
+type Sound = Omit<OpenedState, "healed" | "values">;
+
+/** Why the database cannot be used as it is, and whether a repair of its files can help. */
+class Trouble {
+  readonly what: string;
+  readonly repairable: boolean;
+
+  constructor(what: string, repairable: boolean) {
+    this.what = what;
+    this.repairable = repairable;
   }
 }
 
-async function putNow(database: Database, key: Buffer, value: unknown): Promise<void> {
+class Opening {
+  readonly #parts: OpeningParts;
+  readonly #path: string;
+  readonly #foundMarker: FoundMarker;
+  readonly #marker: Marker | null;
+
+  constructor(parts: OpeningParts, marker: FoundMarker) {
+    this.#parts = parts;
+    this.#path = databasePath(parts.stateDir);
+    this.#foundMarker = marker;
+    this.#marker = typeof marker === "object" ? marker : null;
+  }
+
+  async run(): Promise<OpenedState> {
+    const { log, stateDir } = this.#parts;
+    const note = repairNotePath(stateDir);
+    const values = this.#marker?.values ?? {};
+    let healed: OpenedState["healed"] = null;
+    let state = existsSync(note) ? new Trouble("a write met a damaged table", true) : await this.#attempt();
+    if (state instanceof Trouble && state.repairable) {
+      log.error("the spool's database is damaged; it is repaired from its own files", { what: state.what });
+      state = await this.#repair();
+      healed = "repaired";
+    }
+    await rm(note, { force: true });
+    if (state instanceof Trouble) {
+      log.error("the spool's database cannot be used; it is made anew from its marker", { what: state.what });
+      state = await this.#makeAnew(state);
+      healed = "made anew";
+    }
+    for (const line of state.lossesAtOpen) log.warn("the database dropped bytes when it recovered", { line });
+    return { ...state, values, healed };
+  }
+
+  async #attempt(): Promise<Sound | Trouble> {
+    const { database, queues, evidence, stateDir } = this.#parts;
+    const missing = await missingFile(this.#path);
+    if (missing === "all") {
+      if (this.#foundMarker !== "none") return new Trouble("it is gone", false);
+    } else if (missing !== null) return new Trouble(`${missing} is missing`, true);
+    try {
+      await database.open();
+      const stored = await readState(database).catch((error: unknown) => {
+        throw readError(error);
+      });
+      const state = await this.#coherent(stored);
+      if (state instanceof Trouble) return await this.#closed(state);
+      queues.clear();
+      const damages = await restoreQueues(queues, state, { database, evidence });
+      return { ...state, damages, lossesAtOpen: await recoveryLosses(this.#path) };
+    } catch (error) {
+      const known = error instanceof AgentError ? error : openError(error, stateDir);
+      await database.close().catch(() => undefined);
+      if (known.code !== "SPOOL_CORRUPT") throw known;
+      return new Trouble(known.message, true);
+    }
+  }
+
+  async #closed(trouble: Trouble): Promise<Trouble> {
+    await this.#parts.database.close();
+    return trouble;
+  }
+
+  /** The stored parts as one state; what one of them lacks comes from another where it can. */
+  async #coherent(stored: StoredState): Promise<Trouble | (CoherentState & Pick<Sound, "format" | "marks">)> {
+    const { log } = this.#parts;
+    const { format, cursors } = stored;
+    const marker = this.#marker;
+    for (const record of stored.damaged) log.warn("a record of the spool's state is damaged", { record });
+    if (format === null) {
+      const isFirst = this.#foundMarker === "none" && stored.damaged.length === 0 && stored.progress === null;
+      return isFirst ? await this.#first() : new Trouble("its format record is missing", true);
+    }
+    const ids = [marker?.createdMs, stored.progress?.stateId, cursors?.stateId];
+    if (ids.some((id) => id !== undefined && id !== format.createdMs)) {
+      return new Trouble("it holds files of two states", false);
+    }
+    const marks = stored.marks?.marks ?? [];
+    let progress = stored.progress;
+    if (progress === null) {
+      const newest = marks.at(-1);
+      if (newest !== undefined) progress = progressOf(newest, format.createdMs);
+      else if (stored.damaged.length > 0 || (marker?.checkpoint ?? null) !== null)
+        return new Trouble("its checkpoint is missing", true);
+    }
+    const queues = stored.queues ?? { names: marker?.names ?? [] };
+    const known = new Set(queues.names.map(([tag]) => tag));
+    if ([...(progress?.ends ?? []), ...(cursors?.acked ?? [])].some(([tag]) => !known.has(tag)))
+      return new Trouble("its table of queues is missing", true);
+    return {
+      format,
+      queues,
+      progress,
+      cursors: cursors ?? { stateId: format.createdMs, acked: [], uncompactedSinceMs: null },
+      marks,
+    };
+  }
+
+  /** The state of a first start. */
+  async #first(): Promise<CoherentState & Pick<Sound, "format" | "marks">> {
+    const { database, stateDir, clock } = this.#parts;
+    const format = { formatVersion: STATE_FORMAT_VERSION, createdMs: clock.wallMs() };
+    await putNow(database, [[formatKey, format]]);
+    await writeMarker(stateDir, { ...format, checkpoint: null, names: [], values: {} });
+    const cursors = { stateId: format.createdMs, acked: [], uncompactedSinceMs: null };
+    return { format, queues: { names: [] }, progress: null, cursors, marks: [] };
+  }
+
+  async #repair(): Promise<Sound | Trouble> {
+    const { evidence } = this.#parts;
+    try {
+      await repairDatabase(this.#path);
+    } catch (error) {
+      return new Trouble(`it cannot be repaired (${openError(error, this.#path).message})`, false);
+    }
+    await evidence.takeDirectory(join(this.#path, "lost"), "lost");
+    const state = await this.#attempt();
+    return state instanceof Trouble ? new Trouble(state.what, false) : state;
+  }
+
+  /** From the marker's checkpoint: everything before it was delivered, the rest is read again. */
+  async #makeAnew(trouble: Trouble): Promise<Sound> {
+    const { stateDir, database, evidence, clock } = this.#parts;
+    const marker = this.#marker;
+    if (marker === null) {
+      throw new AgentError(
+        "STATE_LOST",
+        `The spool's database in ${stateDir}: ${trouble.what}. Nor is there a marker.`,
+      );
+    }
+    await evidence.takeDirectory(this.#path, "database");
+    await mkdir(this.#path, { recursive: true, mode: 0o700 });
+    await database.open();
+    const createdMs = Math.max(clock.wallMs(), marker.createdMs + 1);
+    const format = { formatVersion: STATE_FORMAT_VERSION, createdMs };
+    const mark = marker.checkpoint === null ? null : { checkpoint: marker.checkpoint, ends: [] };
+    const marks: MarksRecord = { marks: mark === null ? [] : [mark] };
+    const progress = mark === null ? null : progressOf(mark, createdMs);
+    await putNow(database, [
+      [formatKey, format],
+      ...(progress === null ? [] : [[progressKey, progress] as const, [marksKey, marks] as const]),
+    ]);
+    await writeMarker(stateDir, { ...marker, ...format, names: [] });
+    const cursors = { stateId: createdMs, acked: [], uncompactedSinceMs: null };
+    this.#parts.queues.clear();
+    return { format, queues: { names: [] }, progress, cursors, ...marks, damages: [], lossesAtOpen: [] };
+  }
+}
+
+function progressOf(mark: Mark, stateId: number): ProgressRecord {
+  return {
+    stateId,
+    checkpoint: mark.checkpoint,
+    ends: mark.ends.map(([tag, last]) => [tag, "live", last, 0]),
+  };
+}
+
+async function putNow(
+  database: Database,
+  records: ReadonlyArray<readonly [key: Buffer, value: unknown]>,
+): Promise<void> {
   const batch = database.batch();
-  batch.put(key, new RecordEncoder().json(key, value));
+  const encoder = new RecordEncoder();
+  for (const [key, value] of records) batch.put(key, encoder.json(key, value));
   try {
     await batch.write({ sync: true });
   } catch (cause) {
@@ -98,11 +261,16 @@ async function putNow(database: Database, key: Buffer, value: unknown): Promise<
   }
 }
 
-function readError(error: unknown): unknown {
-  if (error instanceof AgentError) return error;
-  return isCorruption(error)
-    ? new AgentError("SPOOL_CORRUPT", "A table of the spool's database is damaged.", { cause: error })
-    : new AgentError("SPOOL_IO", "The spool cannot be read.", { cause: error });
+/**
+ * A database that lacks what names its tables would be opened as a new one, and its tables deleted:
+ * so this is asked before. "all": there is no database; null: it is there.
+ */
+async function missingFile(path: string): Promise<string | null> {
+  const names = await readdir(path);
+  if (!names.some((name) => /^(CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log))$/.test(name))) return "all";
+  if (!names.includes("CURRENT")) return "CURRENT";
+  const manifest = (await readFile(join(path, "CURRENT"), "utf8")).trim();
+  return names.includes(manifest) ? null : "the MANIFEST";
 }
 
 /**
@@ -121,126 +289,4 @@ async function recoveryLosses(path: string): Promise<string[]> {
     .split("\n")
     .filter((line) => line.includes("(ignoring error)") || line.includes(": dropping "))
     .slice(0, 20);
-}
-
-/** Puts the stored cursors into `queues` and verifies what the disk holds against them. */
-export async function restoreQueues(
-  queues: Queues,
-  state: StoredState,
-  parts: { readonly database: Database; readonly evidence: Evidence },
-): Promise<void> {
-  for (const [tag, name] of state.queues.names) queues.restore(name, tag);
-  for (const [tag, , last, appendedBytes] of state.progress?.ends ?? []) {
-    const queue = knownQueue(queues, tag);
-    queue.assigned = last;
-    queue.appendedBytes = appendedBytes;
-  }
-  for (const [tag, , acked, ackedBytes] of state.cursors.acked) {
-    const queue = knownQueue(queues, tag);
-    queue.acked = acked;
-    // A checkpoint can be older than the cursors when the end of the log was lost; the records are
-    // then read again from the binlog and get new numbers.
-    queue.assigned = Math.max(queue.assigned, acked);
-    queue.appendedBytes = Math.max(queue.appendedBytes, ackedBytes);
-    queue.ackedBytes = queue.acked === queue.assigned ? queue.appendedBytes : ackedBytes;
-  }
-  for (const queue of queues.all) {
-    queue.durable = queue.assigned;
-    await verifyQueue(queue, parts);
-  }
-  await refuseUnknownQueue(queues, parts.database);
-}
-
-function knownQueue(queues: Queues, tag: number): Queue {
-  const queue = queues.byTag(tag);
-  if (queue !== null) return queue;
-  throw new AgentError(
-    "SPOOL_CORRUPT",
-    `The spool's state names a queue ${tag} that its table of queues does not.`,
-  );
-}
-
-async function verifyQueue(
-  queue: Queue,
-  parts: { readonly database: Database; readonly evidence: Evidence },
-): Promise<void> {
-  const records = new QueueRecords(parts.database, parts.evidence);
-  await noteLeftOver(queue, parts.database);
-  const last = await lastRecord(queue, parts);
-  if (last !== null && last.last > queue.durable) {
-    throw await parts.evidence.keep(queue, last.last, { what: "no checkpoint covers it", value: null });
-  }
-  if (queue.acked === queue.durable) return;
-  const head = await readOne(records, queue, queue.acked);
-  queue.oldestCapturedAtMs = head.capturedAtMs;
-  queue.oldestSeq = head.seq;
-  await readOne(records, queue, queue.durable - 1);
-}
-
-async function readOne(records: QueueRecords, queue: Queue, after: number): Promise<SpooledEvent> {
-  const [event] = await records.read(queue, after, { maxEvents: 1, maxBytes: 1 });
-  if (event !== undefined) return event;
-  throw new AgentError("BUG", "A read before the end of a queue gave nothing.");
-}
-
-/**
- * Finds the records that were acknowledged and not deleted: by the keys alone, since what is done
- * with them is only their deletion. How far the last of them reaches is seen when it is read.
- */
-async function noteLeftOver(queue: Queue, database: Database): Promise<void> {
-  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.acked) };
-  let before: number | null = null;
-  try {
-    for await (const [key] of entriesOf(database, range)) {
-      const first = parseRecordKey(key)?.seq ?? 0;
-      if (before === null) queue.trimmed = first - 1;
-      else queue.noteRecord(before, first - 1);
-      before = first;
-    }
-  } catch (error) {
-    throw readError(error);
-  }
-  if (before === null) queue.trimmed = queue.acked;
-  else if (queue.acked === queue.durable) queue.noteRecord(before, queue.acked);
-  else queue.endsAtAcked = true;
-}
-
-async function lastRecord(
-  queue: Queue,
-  parts: { readonly database: Database; readonly evidence: Evidence },
-): Promise<RunReader | null> {
-  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, MAX_SEQ), reverse: true, limit: 1 };
-  try {
-    for await (const [key, value] of entriesOf(parts.database, range)) {
-      const seq = parseRecordKey(key)?.seq ?? 0;
-      try {
-        return new RunReader(key, value, { queue: queue.name, seq });
-      } catch (cause) {
-        // What is acknowledged is only deleted; its damage costs nothing.
-        if (!(cause instanceof DamagedRecord)) throw cause;
-        if (queue.acked === queue.durable) return null;
-        throw await parts.evidence.keep(queue, seq, { what: cause.damage, value, cause });
-      }
-    }
-    return null;
-  } catch (error) {
-    throw readError(error);
-  }
-}
-
-/** A record behind the last known queue would never be read: its name was lost. */
-async function refuseUnknownQueue(queues: Queues, database: Database): Promise<void> {
-  const lastTag = queues.all.reduce((tag, queue) => Math.max(tag, queue.tag), 0);
-  const range = {
-    gte: queueKey({ tag: lastTag + 1, lane: "live" }, 0),
-    lte: queueKey({ tag: 0xffff, lane: "bulk" }, MAX_SEQ),
-    limit: 1,
-    highWaterMarkBytes: 1,
-  };
-  for await (const [key] of entriesOf(database, range)) {
-    throw new AgentError(
-      "SPOOL_CORRUPT",
-      `The spool holds records of a queue ${parseRecordKey(key)?.tag} that its table of queues does not name.`,
-    );
-  }
 }

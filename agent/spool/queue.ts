@@ -28,6 +28,8 @@ export class Queue implements QueueTag {
   /** Capture time of the oldest record that is not acknowledged, and whose it is. */
   oldestCapturedAtMs: number | null = null;
   oldestSeq: Seq = 0;
+  /** The first event that is damaged or missing, until it is healed (damages.ts). */
+  damagedAt: Seq | null = null;
 
   constructor(name: string, tag: number) {
     this.name = name;
@@ -40,6 +42,33 @@ export class Queue implements QueueTag {
 
   get pendingBytes(): number {
     return this.appendedBytes - this.ackedBytes;
+  }
+
+  /** Last event that can be read: the last on disk, or the one before the damage. */
+  get readable(): Seq {
+    return this.damagedAt === null ? this.durable : Math.min(this.durable, this.damagedAt - 1);
+  }
+
+  /** The queue ends here: what stood behind will be read again from the binlog. */
+  cutTo(last: Seq): void {
+    assert(this.acked <= last && last <= this.assigned, "only what waits is cut");
+    const kept = this.pendingEvents === 0 ? 0 : (last - this.acked) / this.pendingEvents;
+    this.appendedBytes = this.ackedBytes + this.pendingBytes * kept;
+    this.assigned = last;
+    this.durable = last;
+    this.damagedAt = null;
+    this.forgetRecordsFrom(last + 1);
+    if (this.acked === last) this.oldestCapturedAtMs = null;
+  }
+
+  /** Records from this event on are replaced; one that reaches into it ends before it. */
+  forgetRecordsFrom(seq: Seq): void {
+    let cut = false;
+    for (let end = this.#recordEnds.at(-1); end !== undefined && end >= seq; end = this.#recordEnds.at(-1)) {
+      this.#recordEnds.pop();
+      cut = true;
+    }
+    if (cut && (this.#recordEnds.at(-1) ?? this.trimmed) < seq - 1) this.#recordEnds.push(seq - 1);
   }
 
   /** Gives the next numbers to a record of so many events; says the last of them. */
@@ -127,6 +156,14 @@ export class Queues {
 
   get all(): readonly Queue[] {
     return this.#all;
+  }
+
+  /** Before the state is read once more. */
+  clear(): void {
+    this.#byName.clear();
+    this.#byTag.clear();
+    this.#all.length = 0;
+    this.#nextTag = 1;
   }
 
   byTag(tag: number): Queue | null {

@@ -26,23 +26,26 @@ export class QueueRecords {
   }
 
   /**
-   * Events after `after` up to the queue's durable end. At least one when there is one, whatever
-   * `maxBytes` says. What is sound before a damage is delivered first; the read that begins at the
-   * damage rejects.
+   * Events after `after` up to the queue's readable end. At least one when there is one, whatever
+   * the limits say. What is sound before a damage is delivered first; the read that begins at the
+   * damage rejects. Lost events that were given up are passed over.
    */
   async read(queue: Queue, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {
-    const through = Math.min(queue.durable, after + limits.maxEvents);
     const events: SpooledEvent[] = [];
     let bytes = 0;
     let seq = after + 1;
+    const wantsMore = (): boolean =>
+      seq <= queue.readable &&
+      (events.length === 0 || (events.length < limits.maxEvents && bytes < limits.maxBytes));
     try {
-      while (seq <= through && bytes < limits.maxBytes) {
+      while (wantsMore()) {
         const run = this.#takeBegun(queue, seq) ?? (await this.#load(queue, seq));
-        while (seq <= through && seq <= run.last && bytes < limits.maxBytes) {
+        while (seq <= run.last && wantsMore()) {
           const event = await this.#next(queue, run);
+          seq += 1;
+          if (event === null) continue;
           events.push(event);
           bytes += event.payload.length;
-          seq += 1;
         }
         if (run.next <= run.last) this.#keepBegun(queue, run);
       }
@@ -50,6 +53,11 @@ export class QueueRecords {
       if (events.length === 0) throw error;
     }
     return events;
+  }
+
+  /** What was begun of the queue may not be what stands there from now on. */
+  forget(queue: Queue): void {
+    this.#begun.delete(queue);
   }
 
   /** Taken, so that a second read at the same time does not read from the same one. */
@@ -66,7 +74,7 @@ export class QueueRecords {
     if (other === undefined || other.next < run.next) this.#begun.set(queue, run);
   }
 
-  #next(queue: Queue, run: RunReader): SpooledEvent | Promise<SpooledEvent> {
+  #next(queue: Queue, run: RunReader): SpooledEvent | null | Promise<never> {
     try {
       return run.read();
     } catch (cause) {
@@ -149,7 +157,7 @@ interface FoundRecord {
 export async function refreshOldest(queues: Queues, records: QueueRecords): Promise<void> {
   for (const queue of queues.all) {
     const { acked } = queue;
-    if (acked === queue.durable || queue.oldestSeq === acked + 1) continue;
+    if (acked >= queue.readable || queue.oldestSeq === acked + 1) continue;
     const head = await records.read(queue, acked, { maxEvents: 1, maxBytes: 1 }).catch(() => []);
     const [event] = head;
     // A damaged head is the reader's to report; one that was acknowledged meanwhile is of no use.

@@ -12,7 +12,8 @@
  * Body of a queue record (a run of consecutive events of one queue, under the key of its first):
  *
  *        9     4  number of events, at least 1
- *       13        each event: bytes of its body (4), then the body (event-body.ts)
+ *       13        each event: bytes of its body (4), then the body (event-body.ts); without a body
+ *                 it was lost and given up (damages.ts): its number is passed over
  *
  * Body of a meta record: JSON in UTF-8. Body of an index record: the caller's bytes. Body of a
  * quarantine record: length of the verdict (4), the verdict as JSON, then the body of one event.
@@ -34,6 +35,9 @@ const LENGTH_BYTES = 4;
 const CRC_FROM = 5;
 /** Slabs above this are made for one record and dropped. */
 const KEPT_SLAB_BYTES = 1024 * 1024;
+
+/** Most lost events in one record: 64 KiB. */
+export const VOID_RUN_MAX = 16_384;
 
 /** Which of the events given to the encoder make one record. */
 export interface RunBounds {
@@ -68,6 +72,15 @@ export class RecordEncoder {
       end = writeEventBody(slab, start, event);
       slab.writeUInt32BE(end - start, start - LENGTH_BYTES);
     }
+    return seal(slab, key, end);
+  }
+
+  /** The value of so many lost events under the key of the first. */
+  voids(key: Buffer, count: number): Buffer {
+    const end = FRAME_BYTES + RUN_HEADER_BYTES + count * LENGTH_BYTES;
+    const slab = this.#slabOf(end);
+    slab.fill(0, FRAME_BYTES, end);
+    slab.writeUInt32BE(count, FRAME_BYTES);
     return seal(slab, key, end);
   }
 
@@ -166,13 +179,13 @@ export class RunReader {
     }
   }
 
-  /** The next event. The caller knows that there is one. Throws DamagedRecord. */
-  read(): SpooledEvent {
+  /** The next event; null for a lost one. The caller knows that there is one. Throws DamagedRecord. */
+  read(): SpooledEvent | null {
     assert(this.#next <= this.last, "a run is not read beyond its end");
     const start = this.#at + LENGTH_BYTES;
     const end = start + this.#length();
     const place = { queue: this.#queue, seq: this.#next };
-    const event = readEventBody(this.#body.subarray(start, end), place);
+    const event = start === end ? null : readEventBody(this.#body.subarray(start, end), place);
     this.#at = end;
     this.#next += 1;
     return event;

@@ -10,6 +10,8 @@
  * The caller owes: one process per state directory, `close` at the end, and reads that begin at or
  * after what was acknowledged.
  */
+import { writeFileSync } from "node:fs";
+import { STATE_FORMAT_VERSION } from "../change.ts";
 import type { Checkpoint, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
@@ -32,20 +34,24 @@ import { GroupCommit } from "./group-commit.ts";
 import type { Group } from "./group-commit.ts";
 import { IndexRoom } from "./index-room.ts";
 import { abortError, Intake } from "./intake.ts";
-import { freeBytes, IntakeGate, measureUsage } from "./limits.ts";
+import { Damages } from "./damages.ts";
+import { IntakeGate } from "./limits.ts";
 import type { SpoolLimits } from "./limits.ts";
+import { Marks } from "./marks.ts";
+import type { MarkTuning } from "./marks.ts";
+import { MarkerKeeper } from "./marker.ts";
 import { MetaRoom } from "./meta-room.ts";
-import { databasePath, openState, restoreQueues } from "./opening.ts";
+import { databasePath, openState, repairNotePath } from "./opening.ts";
 import type { OpenedState } from "./opening.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Queues } from "./queue.ts";
 import { QueueRecords, refreshOldest } from "./reading.ts";
 import { RecordEncoder } from "./record.ts";
 import { spoolStats } from "./stats.ts";
-import { cursorsKey, progressKey, queuesKey } from "./state.ts";
-import type { CursorsRecord, ProgressRecord, QueuesRecord } from "./state.ts";
+import { StateWriter } from "./state-writer.ts";
 import { DELETES_PER_WRITE, Trim, trimTuning } from "./trim.ts";
 import type { TrimTuning } from "./trim.ts";
+import { UsageWatch } from "./usage-watch.ts";
 
 export interface SpoolOptions {
   /** STATE_DIR. Made with mode 0700 when there is none. */
@@ -60,16 +66,13 @@ export interface SpoolOptions {
   readonly clock: Clock;
   /** For tests: another database than LevelDB. */
   readonly database?: Database;
-  /** For tests: when room is given back. */
-  readonly tuning?: Partial<TrimTuning>;
+  /** For tests: when room is given back, and marks are made. */
+  readonly tuning?: Partial<TrimTuning & MarkTuning>;
 }
 
 /** Acknowledgements, trims and measurements happen this often. */
 const TICK_MS = 200;
 const PROGRESS_SYNC_MS = 1_000;
-/** Others fill the volume too: its free space is looked at whenever so much was written. */
-const FREE_LOOK_BYTES = 2 * 1024 * 1024;
-const MEASURE_MS = 1_000;
 const OLDEST_MS = 1_000;
 const EXPIRE_MS = 60 * 60 * 1000;
 
@@ -77,6 +80,8 @@ export class Spool implements SpoolWriter, QueueReader {
   readonly meta: MetaRoom;
   readonly index: IndexRoom;
   readonly quarantined: Quarantine;
+  /** Queues that cannot be read on, and how they are healed. */
+  readonly damages: Damages;
   readonly #options: SpoolOptions;
   readonly #database: Database;
   readonly #encoder = new RecordEncoder();
@@ -86,6 +91,10 @@ export class Spool implements SpoolWriter, QueueReader {
   readonly #commit: GroupCommit;
   readonly #intake: Intake;
   readonly #records: QueueRecords;
+  readonly #marks: Marks;
+  readonly #state: StateWriter;
+  readonly #usage: UsageWatch;
+  readonly #marker: MarkerKeeper;
   readonly #fsyncs = new FsyncTimes();
   readonly #listeners = new Set<(queues: readonly string[]) => void>();
   readonly #ending = new AbortController();
@@ -95,10 +104,9 @@ export class Spool implements SpoolWriter, QueueReader {
   #failed: AgentError | null = null;
   #checkpoint: Checkpoint | null = null;
   #checkpointNumber = 0;
-  #cursorsDirty = false;
+  #stateId = 0;
   #lossesAtOpen: readonly string[] = [];
-  #measuring: Promise<void> | null = null;
-  #nextMeasureMs = 0;
+  #healedAtOpen: OpenedState["healed"] = null;
   #nextOldestMs = 0;
   #nextExpireMs = 0;
 
@@ -112,7 +120,12 @@ export class Spool implements SpoolWriter, QueueReader {
     process.umask(0o077);
     const spool = new Spool(options);
     try {
-      await spool.#start(await openState(options.stateDir, spool.#database, options));
+      const { database, queues, evidence } = {
+        database: spool.#database,
+        queues: spool.#queues,
+        evidence: spool.#evidence,
+      };
+      await spool.#start(await openState({ ...options, database, queues, evidence }));
       return spool;
     } catch (error) {
       // Releases the lock, so that another command can look at the directory.
@@ -125,11 +138,16 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#options = options;
     this.#database =
       options.database ?? levelDatabase(databasePath(options.stateDir), { createIfMissing: true });
-    this.#evidence = new Evidence(options.stateDir);
+    this.#evidence = new Evidence({
+      stateDir: options.stateDir,
+      bytesMax: options.limits.bytesMax / 4,
+      keepDays: options.quarantineKeepDays,
+      wallMs: () => options.clock.wallMs(),
+    });
     this.#records = new QueueRecords(this.#database, this.#evidence);
     this.#gate = new IntakeGate(options.limits, options.observer);
     this.#commit = new GroupCommit(this.#database, options, {
-      beforeWrite: (group) => this.#beforeWrite(group),
+      beforeWrite: (group) => this.#state.addTo(group),
       afterWrite: (group, seconds) => this.#afterWrite(group, seconds),
       failed: (error) => this.#fail(error),
     });
@@ -153,8 +171,44 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#intake = new Intake({
       ...parts,
       index: this.index,
-      pressed: () => void this.#measure(),
+      pressed: () => void this.#usage.measure(),
       progressed: (checkpoint, number) => this.#settle(checkpoint, number),
+    });
+    this.#marks = new Marks(this.#queues, options.tuning ?? {});
+    this.#state = new StateWriter({
+      ...parts,
+      marks: this.#marks,
+      clock: options.clock,
+      stateId: () => this.#stateId,
+      trim: () => this.#trim,
+    });
+    this.#usage = new UsageWatch({
+      ...parts,
+      stateDir: options.stateDir,
+      clock: options.clock,
+      waiting: () => ({ batches: this.#intake.waitingBatches, nextBytes: this.#intake.nextBytes }),
+      failed: (cause) =>
+        this.#commit.fail(new AgentError("SPOOL_IO", "The state directory cannot be measured.", { cause })),
+      measured: () => this.#intake.admit(),
+    });
+    this.#marker = new MarkerKeeper({
+      ...options,
+      current: () => ({
+        formatVersion: STATE_FORMAT_VERSION,
+        createdMs: this.#stateId,
+        checkpoint: this.#marks.safe()?.checkpoint ?? null,
+        names: this.#queues.all.map(({ tag, name }) => [tag, name]),
+        values: this.meta.values,
+      }),
+    });
+    this.damages = new Damages({
+      ...parts,
+      records: this.#records,
+      marks: this.#marks,
+      intake: this.#intake,
+      log: options.log,
+      checkpoint: () => this.#checkpoint,
+      healed: (queue) => this.#tellGrown([queue.name]),
     });
   }
 
@@ -171,6 +225,7 @@ export class Spool implements SpoolWriter, QueueReader {
       queue: queue.name,
       acked: queue.acked,
       last: queue.durable,
+      readable: queue.readable,
     }));
   }
 
@@ -179,13 +234,19 @@ export class Spool implements SpoolWriter, QueueReader {
     const found = this.#queues.find(queue);
     if (found === null) return [];
     assert(after >= found.acked, "a read begins at or after what was acknowledged");
-    return this.#records.read(found, after, limits);
+    try {
+      return await this.#records.read(found, after, limits);
+    } catch (error) {
+      if (!(error instanceof AgentError) || error.code !== "SPOOL_CORRUPT") throw error;
+      this.damages.found(found, after + 1, error.message);
+      return [];
+    }
   }
 
   ack(queue: string, through: Seq): void {
     const found = this.#queues.find(queue);
     assert(found !== null, "only a known queue is acknowledged");
-    if (found.ack(through) > 0) this.#cursorsDirty = true;
+    if (found.ack(through) > 0) this.#state.cursorsDirty = true;
   }
 
   async quarantine(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void> {
@@ -226,9 +287,9 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#ending.abort();
     this.#intake.refuse(abortError("the spool was closed"));
     await this.#ticking;
-    await this.#measuring;
+    await this.#usage.settled();
     await this.#commit.settled();
-    if (this.#failed === null && (this.#cursorsDirty || this.#commit.holdsProgress)) {
+    if (this.#failed === null && (this.#state.cursorsDirty || this.#commit.holdsProgress)) {
       await this.#commit.durable().catch(() => undefined);
     }
     await this.#trim?.settled();
@@ -237,23 +298,24 @@ export class Spool implements SpoolWriter, QueueReader {
 
   async #start(opened: OpenedState): Promise<void> {
     this.#lossesAtOpen = opened.lossesAtOpen;
-    await restoreQueues(this.#queues, opened.state, {
-      database: this.#database,
-      evidence: this.#evidence,
-    });
-    this.#checkpoint = opened.state.progress?.checkpoint ?? null;
+    this.#healedAtOpen = opened.healed;
+    this.#stateId = opened.format.createdMs;
+    this.#checkpoint = opened.progress?.checkpoint ?? null;
+    this.#marks.restore(opened.marks);
+    for (const { queue, seq, what } of opened.damages) this.damages.found(queue, seq, what);
+    await this.meta.load(opened.values, this.#options.log);
     await this.quarantined.load();
     this.#trim = new Trim(this.#database, this.#queues, {
       clock: this.#options.clock,
       tuning: { ...trimTuning, ...this.#options.tuning },
-      uncompactedSinceMs: opened.state.cursors.uncompactedSinceMs,
+      uncompactedSinceMs: opened.cursors.uncompactedSinceMs,
       compacted: () => {
-        this.#cursorsDirty = true;
-        void this.#measure();
+        this.#state.cursorsDirty = true;
+        void this.#usage.measure();
       },
       failed: (error) => this.#commit.fail(error),
     });
-    await this.#measure();
+    await this.#usage.measure();
     this.#ticking = this.#tickUntilEnd(this.#trim);
   }
 
@@ -264,42 +326,11 @@ export class Spool implements SpoolWriter, QueueReader {
 
   // --- writes ---------------------------------------------------------------------------------
 
-  #beforeWrite(group: Group): void {
-    if (this.#queues.namesChanged) {
-      this.#queues.namesChanged = false;
-      const record: QueuesRecord = { names: this.#queues.all.map(({ tag, name }) => [tag, name]) };
-      group.batch.put(queuesKey, this.#encoder.json(queuesKey, record));
-    }
-    if (group.checkpoint !== null) this.#putProgress(group, group.checkpoint);
-    if (this.#cursorsDirty || (this.#trim?.backlog ?? 0) > 0) this.#putCursors(group);
-  }
-
-  #putProgress(group: Group, checkpoint: Checkpoint): void {
-    const record: ProgressRecord = {
-      checkpoint,
-      ends: this.#queues.all.map((queue) => [queue.tag, queue.lane, queue.assigned, queue.appendedBytes]),
-    };
-    const value = this.#encoder.json(progressKey, record);
-    group.batch.put(progressKey, value);
-    group.bytes += value.length;
-  }
-
-  #putCursors(group: Group): void {
-    this.#trim?.addDeletes(group.batch);
-    this.#cursorsDirty = false;
-    const record: CursorsRecord = {
-      acked: this.#queues.all.map(({ tag, lane, acked, ackedBytes }) => [tag, lane, acked, ackedBytes]),
-      uncompactedSinceMs: this.#trim?.uncompactedSinceMs ?? null,
-    };
-    const value = this.#encoder.json(cursorsKey, record);
-    group.batch.put(cursorsKey, value);
-    group.bytes += value.length;
-  }
-
   #afterWrite(group: Group, seconds: number): void {
     for (const [queue, last] of group.grown) queue.durable = last;
     this.#gate.wrote(group.bytes);
-    if (this.#gate.unmeasuredFreeBytes >= FREE_LOOK_BYTES) void this.#measure();
+    this.#marks.wrote(group.bytes);
+    this.#usage.wrote();
     this.#intake.settled(group.batches);
     if (group.checkpoint !== null) this.#settle(group.checkpoint, group.checkpointNumber);
     if (group.sync) {
@@ -308,11 +339,14 @@ export class Spool implements SpoolWriter, QueueReader {
     }
     if (group.grown.size > 0) {
       this.#trim?.worked();
-      const names = Array.from(group.grown.keys(), (queue) => queue.name);
-      for (const listener of this.#listeners) listener(names);
+      this.#tellGrown(Array.from(group.grown.keys(), (queue) => queue.name));
     }
     this.#intake.admit();
     if ((this.#trim?.backlog ?? 0) >= DELETES_PER_WRITE) this.#requestUpkeep();
+  }
+
+  #tellGrown(names: readonly string[]): void {
+    for (const listener of this.#listeners) listener(names);
   }
 
   /** A write of cursors and deletes alone; not synced: what it loses is done again. */
@@ -329,6 +363,7 @@ export class Spool implements SpoolWriter, QueueReader {
 
   #fail(error: AgentError): void {
     this.#failed = error;
+    if (error.code === "SPOOL_CORRUPT") noteRepair(this.#options.stateDir);
     this.#intake.refuse(error);
     this.#failure.resolve(error);
   }
@@ -349,15 +384,14 @@ export class Spool implements SpoolWriter, QueueReader {
   }
 
   async #tick(trim: Trim, nowMs: number): Promise<void> {
-    if (this.#cursorsDirty || trim.backlog > 0) this.#requestUpkeep();
+    if (this.#state.cursorsDirty || trim.backlog > 0) this.#requestUpkeep();
     if (this.#commit.holdsProgress && this.#commit.sinceSyncMs() >= PROGRESS_SYNC_MS) {
       await this.#commit.durable();
     }
     const pressed = this.#gate.closed !== null || this.#intake.waitingBatches > 0;
-    if (pressed || (this.#gate.unmeasuredBytes > 0 && nowMs >= this.#nextMeasureMs)) {
-      await this.#measure();
-    }
+    await this.#usage.tick(pressed);
     trim.compactIfDue(pressed);
+    await this.#marker.tick();
     if (nowMs >= this.#nextOldestMs) {
       this.#nextOldestMs = nowMs + OLDEST_MS;
       await refreshOldest(this.#queues, this.#records);
@@ -365,34 +399,17 @@ export class Spool implements SpoolWriter, QueueReader {
     if (nowMs >= this.#nextExpireMs) {
       this.#nextExpireMs = nowMs + EXPIRE_MS;
       const expired = await this.quarantined.expire();
+      await this.#evidence.tidy();
       if (expired > 0) this.#options.log.notice("quarantined events expired", { expired });
     }
   }
+}
 
-  #measure(): Promise<void> {
-    this.#measuring ??= this.#measureNow()
-      .catch((cause: unknown) => {
-        this.#commit.fail(new AgentError("SPOOL_IO", "The state directory cannot be measured.", { cause }));
-      })
-      .finally(() => {
-        this.#measuring = null;
-        this.#intake.admit();
-      });
-    return this.#measuring;
-  }
-
-  async #measureNow(): Promise<void> {
-    const { clock, stateDir } = this.#options;
-    const bytesBefore = this.#gate.unmeasuredBytes;
-    const startMs = clock.monotonicMs();
-    if (this.#gate.closed === null && this.#intake.waitingBatches === 0 && startMs < this.#nextMeasureMs) {
-      this.#gate.freeMeasured(await freeBytes(stateDir));
-      return;
-    }
-    const usage = await measureUsage(stateDir);
-    this.#gate.measured(usage, bytesBefore, this.#intake.nextBytes);
-    // Many tables take long to list: then it is done less often.
-    const nowMs = clock.monotonicMs();
-    this.#nextMeasureMs = nowMs + Math.max(MEASURE_MS, (nowMs - startMs) * 20);
+/** Best effort: the process is about to end, on a disk that fails. */
+function noteRepair(stateDir: string): void {
+  try {
+    writeFileSync(repairNotePath(stateDir), "", { mode: 0o600 });
+  } catch {
+    // Without the note the next start meets the same table at its first compaction.
   }
 }

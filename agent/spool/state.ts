@@ -2,13 +2,12 @@
  * What the spool remembers beside its records: format, names of the queues, checkpoint with the
  * end of every queue, and the cursors. Each is one meta record (JSON in a frame).
  */
-import { open, readFile, rename } from "node:fs/promises";
-import { join } from "node:path";
 import { STATE_FORMAT_VERSION } from "../change.ts";
 import type { Checkpoint, Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Database } from "./database.ts";
 import { metaKey } from "./keys.ts";
+import type { Mark } from "./marks.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { decodeJson } from "./record.ts";
 
@@ -16,6 +15,7 @@ export const formatKey = metaKey("format");
 export const queuesKey = metaKey("queues");
 export const progressKey = metaKey("progress");
 export const cursorsKey = metaKey("cursors");
+export const marksKey = metaKey("marks");
 
 /** Made once, with the database. */
 export interface FormatRecord {
@@ -33,40 +33,59 @@ export interface QueuesRecord {
  * end of one queue would go unnoticed when a later batch, of other queues only, survived it.
  */
 export interface ProgressRecord {
+  /** Which state wrote it: files of two states in one directory would give a third. */
+  readonly stateId: number;
   readonly checkpoint: Checkpoint;
   readonly ends: readonly (readonly [tag: number, lane: Lane, last: Seq, appendedBytes: number])[];
 }
 
+/** Places to go back to, oldest first. */
+export interface MarksRecord {
+  readonly marks: readonly Mark[];
+}
+
 /** Where every queue begins, and since when trimmed records wait to be compacted away. */
 export interface CursorsRecord {
+  readonly stateId: number;
   readonly acked: readonly (readonly [tag: number, lane: Lane, acked: Seq, ackedBytes: number])[];
   readonly uncompactedSinceMs: number | null;
 }
 
-/** All of it, as it stands in the database. */
+/** All of it, as it stands in the database. Null: it is missing or damaged. */
 export interface StoredState {
   readonly format: FormatRecord | null;
-  readonly queues: QueuesRecord;
+  readonly queues: QueuesRecord | null;
   readonly progress: ProgressRecord | null;
-  readonly cursors: CursorsRecord;
+  readonly cursors: CursorsRecord | null;
+  readonly marks: MarksRecord | null;
+  /** Names of damaged records, with what is wrong. */
+  readonly damaged: readonly string[];
 }
 
+/** Throws SPOOL_FORMAT for a newer state, and what the database throws. Damage is part of the answer. */
 export async function readState(database: Database): Promise<StoredState> {
-  const formatText = await readMeta(database, formatKey, "format");
-  const format: FormatRecord | null = JSON.parse(formatText ?? "null");
+  const damaged: string[] = [];
+  const read = async <T>(key: Buffer, name: string): Promise<T | null> => {
+    const value = await database.get(key);
+    if (value === undefined) return null;
+    try {
+      return JSON.parse(decodeJson(key, value));
+    } catch (error) {
+      if (!(error instanceof DamagedRecord)) throw error;
+      if (error.damage === "unknown format version") refuseNewer(value.readUInt8(0));
+      damaged.push(`"${name}": ${error.damage}`);
+      return null;
+    }
+  };
+  const format = await read<FormatRecord>(formatKey, "format");
   if (format !== null) refuseNewer(format.formatVersion);
-  const queues: QueuesRecord | null = JSON.parse((await readMeta(database, queuesKey, "queues")) ?? "null");
-  const progress: ProgressRecord | null = JSON.parse(
-    (await readMeta(database, progressKey, "progress")) ?? "null",
-  );
-  const cursors: CursorsRecord | null = JSON.parse(
-    (await readMeta(database, cursorsKey, "cursors")) ?? "null",
-  );
   return {
     format,
-    queues: queues ?? { names: [] },
-    progress,
-    cursors: cursors ?? { acked: [], uncompactedSinceMs: null },
+    queues: await read<QueuesRecord>(queuesKey, "queues"),
+    progress: await read<ProgressRecord>(progressKey, "progress"),
+    cursors: await read<CursorsRecord>(cursorsKey, "cursors"),
+    marks: await read<MarksRecord>(marksKey, "marks"),
+    damaged,
   };
 }
 
@@ -77,70 +96,4 @@ export function refuseNewer(formatVersion: number): void {
     "SPOOL_FORMAT",
     `The state has format ${formatVersion}; this agent reads up to ${STATE_FORMAT_VERSION}.`,
   );
-}
-
-async function readMeta(database: Database, key: Buffer, name: string): Promise<string | null> {
-  const value = await database.get(key);
-  if (value === undefined) return null;
-  try {
-    return decodeJson(key, value);
-  } catch (error) {
-    if (!(error instanceof DamagedRecord)) throw error;
-    if (error.damage === "unknown format version") refuseNewer(value.readUInt8(0));
-    throw new AgentError("SPOOL_CORRUPT", `The spool's meta record "${name}" is damaged: ${error.damage}.`, {
-      cause: error,
-    });
-  }
-}
-
-const MARKER_FILE = "state.json";
-
-/**
- * The marker beside the database. It says that there is a state, so that a database that was lost
- * or emptied is not taken for a first start; and it names the format before the database is opened.
- */
-export async function readMarker(stateDir: string): Promise<FormatRecord | null> {
-  let text: string;
-  try {
-    text = await readFile(join(stateDir, MARKER_FILE), "utf8");
-  } catch (error) {
-    if (error instanceof Error && "code" in error && error.code === "ENOENT") return null;
-    throw error;
-  }
-  const marker = parseMarker(text);
-  if (marker === null) {
-    throw new AgentError("SPOOL_CORRUPT", `${MARKER_FILE} in ${stateDir} is not what the agent wrote.`);
-  }
-  return marker;
-}
-
-function parseMarker(text: string): FormatRecord | null {
-  try {
-    const value: Partial<FormatRecord> | null = JSON.parse(text);
-    if (typeof value !== "object" || value === null) return null;
-    const { formatVersion, createdMs } = value;
-    if (typeof formatVersion !== "number" || typeof createdMs !== "number") return null;
-    return { formatVersion, createdMs };
-  } catch {
-    return null;
-  }
-}
-
-/** Durable when it resolves: written beside, synced, renamed, directory synced. */
-export async function writeMarker(stateDir: string, format: FormatRecord): Promise<void> {
-  const path = join(stateDir, MARKER_FILE);
-  const file = await open(`${path}.new`, "w", 0o600);
-  try {
-    await file.writeFile(`${JSON.stringify(format)}\n`);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await rename(`${path}.new`, path);
-  const directory = await open(stateDir, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
 }

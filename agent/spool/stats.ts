@@ -21,6 +21,7 @@ export function spoolStats(parts: StatsParts): SpoolStats {
     queue: queue.name,
     acked: queue.acked,
     last: queue.durable,
+    readable: queue.readable,
     events: queue.durable - queue.acked,
     bytes: Math.round(queue.pendingBytes),
     oldestCapturedAtMs: queue.acked < queue.durable ? queue.oldestCapturedAtMs : null,

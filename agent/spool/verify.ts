@@ -11,7 +11,8 @@ import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { decodeQuarantined, openFrame, RunReader } from "./record.ts";
-import { readMarker, readState, refuseNewer } from "./state.ts";
+import { readMarker } from "./marker.ts";
+import { readState, refuseNewer } from "./state.ts";
 
 export interface SpoolFault {
   /** "" where no queue is known. */
@@ -46,7 +47,7 @@ const MAX_FAULTS = 1000;
  */
 export async function verifySpool(stateDir: string): Promise<SpoolReport> {
   const marker = await readMarker(stateDir);
-  if (marker !== null) refuseNewer(marker.formatVersion);
+  if (typeof marker === "object") refuseNewer(marker.formatVersion);
   const database = levelDatabase(databasePath(stateDir), { createIfMissing: false });
   try {
     await database.open();
@@ -93,8 +94,8 @@ class Verification {
 
   async #restore(): Promise<void> {
     const state = await readState(this.#database);
-    for (const [tag, name] of state.queues.names) this.#queues.restore(name, tag);
-    for (const [tag, , acked] of state.cursors.acked) {
+    for (const [tag, name] of state.queues?.names ?? []) this.#queues.restore(name, tag);
+    for (const [tag, , acked] of state.cursors?.acked ?? []) {
       const queue = this.#queues.byTag(tag);
       if (queue !== null) queue.acked = acked;
     }

@@ -76,7 +76,12 @@ export class MemoryQueues implements QueueReader {
   }
 
   queues(): readonly QueueState[] {
-    return [...this.#queues].map(([queue, { events, acked }]) => ({ queue, acked, last: events.length }));
+    return [...this.#queues].map(([queue, { events, acked }]) => ({
+      queue,
+      acked,
+      last: events.length,
+      readable: events.length,
+    }));
   }
 
   async read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {

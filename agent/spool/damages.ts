@@ -1,0 +1,258 @@
+/**
+ * Damage in a queue, and the two ways to heal it. What lies behind a damaged record is not read
+ * until then; other queues go on.
+ *
+ * - `rewind`: the queue ends before the damage and the checkpoint goes back to a mark, so capture
+ *   brings everything again, under the same ids. For all queues that is a repeat.
+ * - `skip`: where the binlog no longer has that: exactly the damaged numbers are passed over, and a
+ *   gap event takes their place.
+ *
+ * Each is one synced batch: a crash leaves the damage as it was, or healed.
+ */
+import type { Checkpoint, OutboundEvent, Seq } from "../change.ts";
+import { assert } from "../kernel/assert.ts";
+import type { Log } from "../kernel/service.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { entriesOf, isCorruption } from "./database.ts";
+import type { Database } from "./database.ts";
+import type { Group, GroupCommit } from "./group-commit.ts";
+import type { Intake } from "./intake.ts";
+import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
+import type { Marks } from "./marks.ts";
+import type { Queue, Queues } from "./queue.ts";
+import type { QueueRecords } from "./reading.ts";
+import { RunReader, VOID_RUN_MAX } from "./record.ts";
+import type { RecordEncoder } from "./record.ts";
+
+/** A queue that cannot be read on. */
+export interface QueueDamage {
+  readonly queue: string;
+  /** The first event that is damaged or missing. */
+  readonly seq: Seq;
+  /** What capture would start again from; null: there is no mark before the damage. */
+  readonly rewindTo: Checkpoint | null;
+}
+
+/** What is lost when the damage is skipped. */
+export interface QueueGap {
+  readonly first: Seq;
+  readonly last: Seq;
+  /** Checkpoints before and behind it, as near as is known. */
+  readonly from: Checkpoint | null;
+  readonly to: Checkpoint | null;
+}
+
+export interface DamagesParts {
+  readonly database: Database;
+  readonly commit: GroupCommit;
+  readonly queues: Queues;
+  readonly records: QueueRecords;
+  readonly marks: Marks;
+  readonly intake: Intake;
+  readonly encoder: RecordEncoder;
+  readonly log: Log;
+  readonly checkpoint: () => Checkpoint | null;
+  /** Queues have something to read again. */
+  readonly healed: (queue: Queue) => void;
+}
+
+/** Events that no binlog brings again are carried over a rewind; more than this are not. */
+const CARRIED_BYTES_MAX = 8 * 1024 * 1024;
+
+export class Damages {
+  readonly #parts: DamagesParts;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(parts: DamagesParts) {
+    this.#parts = parts;
+  }
+
+  get all(): readonly QueueDamage[] {
+    const found: QueueDamage[] = [];
+    for (const queue of this.#parts.queues.all) {
+      if (queue.damagedAt === null) continue;
+      const mark = this.#parts.marks.before(queue, queue.damagedAt);
+      found.push({ queue: queue.name, seq: queue.damagedAt, rewindTo: mark?.checkpoint ?? null });
+    }
+    return found;
+  }
+
+  /** Calls back when a read meets damage. Returns the unsubscriber. */
+  onFound(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** The event cannot be read; nothing of the queue is, from there on. */
+  found(queue: Queue, seq: Seq, message: string): void {
+    if (queue.damagedAt !== null && queue.damagedAt <= seq) return;
+    queue.damagedAt = seq;
+    this.#parts.records.forget(queue);
+    this.#parts.log.error("a record of the spool is damaged; its queue waits until it is healed", {
+      queue: queue.name,
+      seq,
+      what: message,
+    });
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** Durable when it resolves. Capture must not run: it starts again from the checkpoint. */
+  async rewind(name: string): Promise<void> {
+    const { queue, seq } = this.#damaged(name);
+    const { commit, marks, intake } = this.#parts;
+    const mark = marks.before(queue, seq);
+    assert(mark !== null, "a rewind has a mark");
+    let assigned: Seq;
+    let tail: Tail;
+    do {
+      await commit.settled();
+      assigned = queue.assigned;
+      tail = await this.#tail(queue, seq);
+    } while (queue.assigned !== assigned);
+    const group = commit.open();
+    for (const key of tail.keys) group.batch.del(key);
+    queue.cutTo(seq - 1);
+    marks.dropAfter(mark);
+    group.marks = true;
+    if (tail.carried.length > 0) this.#put(group, queue, tail.carried);
+    await intake.goBackTo(mark.checkpoint);
+    this.#parts.healed(queue);
+  }
+
+  /** What a skip would lose. */
+  async gap(name: string): Promise<QueueGap> {
+    const { queue, seq } = this.#damaged(name);
+    const { marks, checkpoint } = this.#parts;
+    const last = await this.#lastDamaged(queue, seq);
+    return {
+      first: seq,
+      last,
+      from: marks.before(queue, seq)?.checkpoint ?? null,
+      to: marks.covering(queue, last)?.checkpoint ?? checkpoint(),
+    };
+  }
+
+  /** Puts the event in the gap's place. Durable when it resolves; capture may go on meanwhile. */
+  async skip(name: string, gap: QueueGap, event: OutboundEvent): Promise<void> {
+    const { queue, seq } = this.#damaged(name);
+    assert(seq === gap.first && event.queue === name, "the gap is that of the queue");
+    const { commit, encoder } = this.#parts;
+    const from = await this.#firstOf(queue, seq);
+    const group = commit.open();
+    for await (const { key } of this.#records(queue, from, gap.last)) group.batch.del(key);
+    for (let at = gap.first; at < gap.last; at += VOID_RUN_MAX) {
+      const key = queueKey(queue, at);
+      group.batch.put(key, encoder.voids(key, Math.min(VOID_RUN_MAX, gap.last - at)));
+    }
+    const key = queueKey(queue, gap.last);
+    group.batch.put(key, encoder.run(key, [event], { from: 0, to: 1 }));
+    queue.forgetRecordsFrom(seq);
+    await commit.durable();
+    queue.damagedAt = null;
+    this.#parts.healed(queue);
+  }
+
+  #damaged(name: string): { readonly queue: Queue; readonly seq: Seq } {
+    const queue = this.#parts.queues.find(name);
+    assert(queue !== null && queue.damagedAt !== null, "only a damaged queue is healed");
+    return { queue, seq: queue.damagedAt };
+  }
+
+  /** Numbers of a queue's next records: one for each event, as they are given out at every append. */
+  #put(group: Group, queue: Queue, events: readonly OutboundEvent[]): void {
+    for (const event of events) {
+      const key = queueKey(queue, queue.assigned + 1);
+      const value = this.#parts.encoder.run(key, [event], { from: 0, to: 1 });
+      group.batch.put(key, value);
+      group.grown.set(queue, queue.assign(1, key.length + value.length, event.capturedAtMs));
+    }
+  }
+
+  /** The records from the damage on, and what of them the binlog will not bring again. */
+  async #tail(queue: Queue, seq: Seq): Promise<Tail> {
+    const keys: Buffer[] = [];
+    const carried: OutboundEvent[] = [];
+    let bytes = 0;
+    let lost = 0;
+    const from = await this.#firstOf(queue, seq);
+    for await (const { key, first, value } of this.#records(queue, from, MAX_SEQ)) {
+      keys.push(key);
+      for (const event of eventsOf(queue, key, value, first)) {
+        if (event.kind !== "control" && event.op !== "r") continue;
+        bytes += event.payload.length;
+        if (bytes <= CARRIED_BYTES_MAX) carried.push(event);
+        else lost += 1;
+      }
+    }
+    if (lost > 0) {
+      this.#parts.log.error("more control events stood behind the damage than can be carried over it", {
+        queue: queue.name,
+        lost,
+      });
+    }
+    return { keys, carried };
+  }
+
+  /** Where the first record that is damaged begins: one that begins before the damage may reach into it. */
+  async #firstOf(queue: Queue, seq: Seq): Promise<Seq> {
+    const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
+    try {
+      for await (const [key, value] of entriesOf(this.#parts.database, range)) {
+        const first = parseRecordKey(key)?.seq ?? seq;
+        const run = soundRun(queue, key, value, first);
+        return run === null || run.last >= seq ? first : seq;
+      }
+    } catch (error) {
+      if (!isCorruption(error)) throw error;
+    }
+    return seq;
+  }
+
+  /** The last event before the next sound record, or the queue's end. */
+  async #lastDamaged(queue: Queue, seq: Seq): Promise<Seq> {
+    for await (const { key, first, value } of this.#records(queue, seq + 1, queue.durable)) {
+      if (soundRun(queue, key, value, first) !== null) return first - 1;
+    }
+    return queue.durable;
+  }
+
+  /** Records that begin in the range. Where LevelDB itself fails it ends. */
+  async *#records(
+    queue: Queue,
+    from: Seq,
+    through: Seq,
+  ): AsyncGenerator<{ readonly key: Buffer; readonly value: Buffer; readonly first: Seq }> {
+    const range = { gte: queueKey(queue, from), lte: queueKey(queue, through) };
+    try {
+      for await (const [key, value] of entriesOf(this.#parts.database, range)) {
+        const first = parseRecordKey(key)?.seq;
+        if (first !== undefined) yield { key, value, first };
+      }
+    } catch (error) {
+      // What cannot be read cannot be deleted; a newer record under the same key hides it.
+      if (!isCorruption(error)) throw error;
+    }
+  }
+}
+
+interface Tail {
+  readonly keys: Buffer[];
+  readonly carried: OutboundEvent[];
+}
+
+function soundRun(queue: Queue, key: Buffer, value: Buffer, first: Seq): RunReader | null {
+  try {
+    return new RunReader(key, value, { queue: queue.name, seq: first });
+  } catch (error) {
+    if (error instanceof DamagedRecord) return null;
+    throw error;
+  }
+}
+
+function* eventsOf(queue: Queue, key: Buffer, value: Buffer, first: Seq): Generator<OutboundEvent> {
+  const run = soundRun(queue, key, value, first);
+  while (run !== null && run.next <= run.last) {
+    const event = run.read();
+    if (event !== null) yield event;
+  }
+}

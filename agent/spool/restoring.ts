@@ -1,0 +1,169 @@
+/**
+ * Puts the stored cursors into the queues and compares them with the records: what no checkpoint
+ * covers is removed, head and tail of each queue are proven. The rest is proven while it is read.
+ */
+import type { Seq } from "../change.ts";
+import { AgentError } from "../kernel/errors.ts";
+import { DamagedRecord } from "./damaged-record.ts";
+import { entriesOf, isCorruption } from "./database.ts";
+import type { Database } from "./database.ts";
+import type { Evidence } from "./evidence.ts";
+import { MAX_SEQ, MAX_TAG, parseRecordKey, queueKey } from "./keys.ts";
+import type { KeyBounds } from "./keys.ts";
+import type { Queue, Queues } from "./queue.ts";
+import { QueueRecords } from "./reading.ts";
+import { RunReader } from "./record.ts";
+import type { CursorsRecord, ProgressRecord, QueuesRecord } from "./state.ts";
+
+/** A state whose parts fit together. */
+export interface CoherentState {
+  readonly queues: QueuesRecord;
+  readonly progress: ProgressRecord | null;
+  readonly cursors: CursorsRecord;
+}
+
+export interface FoundDamage {
+  readonly queue: Queue;
+  readonly seq: Seq;
+  readonly what: string;
+}
+
+export interface RestoringParts {
+  readonly database: Database;
+  readonly evidence: Evidence;
+}
+
+/** Says which queues cannot be read on. Throws SPOOL_CORRUPT when LevelDB itself cannot read on. */
+export async function restoreQueues(
+  queues: Queues,
+  state: CoherentState,
+  parts: RestoringParts,
+): Promise<FoundDamage[]> {
+  for (const [tag, name] of state.queues.names) queues.restore(name, tag);
+  for (const [tag, , last, appendedBytes] of state.progress?.ends ?? []) {
+    const queue = knownQueue(queues, tag);
+    queue.assigned = last;
+    queue.appendedBytes = appendedBytes;
+  }
+  for (const [tag, , acked, ackedBytes] of state.cursors.acked) {
+    const queue = knownQueue(queues, tag);
+    queue.acked = acked;
+    // A checkpoint can be older than the cursors when the end of the log was lost; the records are
+    // then read again from the binlog and get new numbers.
+    queue.assigned = Math.max(queue.assigned, acked);
+    queue.appendedBytes = Math.max(queue.appendedBytes, ackedBytes);
+    queue.ackedBytes = queue.acked === queue.assigned ? queue.appendedBytes : ackedBytes;
+  }
+  const damages: FoundDamage[] = [];
+  try {
+    for (const queue of queues.all) {
+      queue.durable = queue.assigned;
+      const damage = await verifyQueue(queue, parts);
+      if (damage !== null) damages.push(damage);
+    }
+    // A queue whose name is unknown is in no checkpoint.
+    const lastTag = queues.all.reduce((tag, queue) => Math.max(tag, queue.tag), 0);
+    await removeUncovered(parts.database, {
+      gte: queueKey({ tag: lastTag + 1, lane: "live" }, 0),
+      lte: queueKey({ tag: MAX_TAG, lane: "bulk" }, MAX_SEQ),
+    });
+  } catch (error) {
+    throw readError(error);
+  }
+  return damages;
+}
+
+function knownQueue(queues: Queues, tag: number): Queue {
+  const queue = queues.byTag(tag);
+  if (queue !== null) return queue;
+  throw new AgentError(
+    "SPOOL_CORRUPT",
+    `The spool's state names a queue ${tag} that its table of queues does not.`,
+  );
+}
+
+async function verifyQueue(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
+  await noteLeftOver(queue, parts.database);
+  await removeUncovered(parts.database, {
+    gte: queueKey(queue, queue.durable + 1),
+    lte: queueKey(queue, MAX_SEQ),
+  });
+  if (queue.acked === queue.durable) return null;
+  const records = new QueueRecords(parts.database, parts.evidence);
+  try {
+    const [head] = await records.read(queue, queue.acked, { maxEvents: 1, maxBytes: 1 });
+    queue.oldestCapturedAtMs = head?.capturedAtMs ?? null;
+    queue.oldestSeq = head?.seq ?? 0;
+  } catch (error) {
+    return damageAt(queue, queue.acked + 1, error);
+  }
+  return await verifyTail(queue, parts);
+}
+
+async function verifyTail(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
+  const range = {
+    gte: queueKey(queue, 0),
+    lte: queueKey(queue, queue.durable),
+    reverse: true,
+    limit: 1,
+  };
+  for await (const [key, value] of entriesOf(parts.database, range)) {
+    const first = parseRecordKey(key)?.seq ?? 0;
+    const at = Math.max(first, queue.acked + 1);
+    try {
+      const run = new RunReader(key, value, { queue: queue.name, seq: first });
+      if (run.last === queue.durable) return null;
+      if (run.last > queue.durable) return { queue, seq: at, what: "no checkpoint covers it" };
+      return { queue, seq: Math.max(run.last, queue.acked) + 1, what: "it is missing" };
+    } catch (cause) {
+      if (!(cause instanceof DamagedRecord)) throw cause;
+      const error = await parts.evidence.keep(queue, at, { what: cause.damage, value, cause });
+      return { queue, seq: at, what: error.message };
+    }
+  }
+  return { queue, seq: queue.acked + 1, what: "it is missing" };
+}
+
+function damageAt(queue: Queue, seq: Seq, error: unknown): FoundDamage {
+  if (!(error instanceof AgentError) || error.code !== "SPOOL_CORRUPT") throw error;
+  return { queue, seq, what: error.message };
+}
+
+/**
+ * Finds the records that were acknowledged and not deleted: by the keys alone, since what is done
+ * with them is only their deletion. How far the last of them reaches is seen when it is read.
+ */
+async function noteLeftOver(queue: Queue, database: Database): Promise<void> {
+  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.acked) };
+  let before: number | null = null;
+  for await (const [key] of entriesOf(database, range)) {
+    const first = parseRecordKey(key)?.seq ?? 0;
+    if (before === null) queue.trimmed = first - 1;
+    else queue.noteRecord(before, first - 1);
+    before = first;
+  }
+  if (before === null) queue.trimmed = queue.acked;
+  else if (queue.acked === queue.durable) queue.noteRecord(before, queue.acked);
+  else queue.endsAtAcked = true;
+}
+
+/**
+ * Records behind the checkpoint's ends: their batch had a checkpoint of its own, which was lost.
+ * They are read again from the binlog, so nothing is lost with them.
+ */
+async function removeUncovered(database: Database, range: KeyBounds): Promise<void> {
+  const keys: Buffer[] = [];
+  for await (const [key] of entriesOf(database, range)) keys.push(key);
+  if (keys.length === 0) return;
+  const batch = database.batch();
+  for (const key of keys) batch.del(key);
+  await batch.write({ sync: true });
+}
+
+/** Errors of the database while it is opened and read. */
+export function readError(error: unknown): AgentError {
+  if (error instanceof AgentError) return error;
+  return isCorruption(error)
+    ? new AgentError("SPOOL_CORRUPT", "A table of the spool's database is damaged.", { cause: error })
+    : new AgentError("SPOOL_IO", "The spool cannot be read.", { cause: error });
+}
