@@ -15,6 +15,7 @@ import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
+import { Healing, type HealingParts } from "./healing.ts";
 import { FactGatherer } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
@@ -49,6 +50,7 @@ export interface Agent {
   readonly spool: Spool;
   readonly mapped: MappingInUse;
   readonly capture: CaptureRounds;
+  readonly healing: Healing;
   readonly forwarder: Forwarder;
   readonly client: DaprClient;
   readonly observer: Observer;
@@ -132,8 +134,14 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
       heartbeat: { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) },
     },
   );
+  const healing = makeHealing({ parts, spool, observer, metrics, startedAtMs }, mapped, {
+    atRest: (change) => capture.atRest(change, true),
+    rewound: () => completeness.restarted(),
+  });
+  if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
   const agent: Agent = {
     spool,
+    healing,
     mapped,
     capture,
     forwarder,
@@ -161,6 +169,23 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   };
   if (adoption !== null) capture.halt(adoption.reason);
   return agent;
+}
+
+function makeHealing(
+  { parts, spool, observer }: Opened,
+  mapped: MappingInUse,
+  loop: Pick<HealingParts, "atRest" | "rewound">,
+): Healing {
+  return new Healing({
+    ...loop,
+    damages: spool.damages,
+    canResume: (checkpoint) => mapped.rooms.source.canResume(checkpoint),
+    gapEvent: (facts) => mapped.rooms.transform.gap(facts),
+    epoch: () => spool.checkpoint()?.epoch ?? 0,
+    healed: (how) => observer.damageHealed(how),
+    clock: parts.clock,
+    log: parts.log,
+  });
 }
 
 function openMapping({ parts, spool, observer }: Opened, instance: string): Promise<MappingInUse> {

@@ -55,6 +55,7 @@ export class FactGatherer {
         freeBytes: stats.freeBytes,
         freeMinBytes: stats.diskFreeMin,
         quarantined: stats.quarantined,
+        damagedQueues: stats.queues.filter(({ last, readable }) => readable < last).length,
       },
       heads,
       held: observer.heldTopics,

@@ -7,6 +7,7 @@ import { checkCommand } from "./check.ts";
 import { type Command, commandHelp, type Output, parseArguments, usageError } from "./command.ts";
 import { mappingSchemaCommand, mappingShowCommand } from "./mapping.ts";
 import { runCommand } from "./run.ts";
+import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
 import { versionCommand } from "./version.ts";
 
@@ -15,6 +16,7 @@ export const commands: readonly Command[] = [
   checkCommand,
   statusCommand,
   adoptCommand,
+  spoolVerifyCommand,
   mappingShowCommand,
   mappingSchemaCommand,
   versionCommand,

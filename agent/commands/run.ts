@@ -209,7 +209,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
   agent.ready = true;
   notify.ready();
   notify.startWatchdog(() => listeners.isLive());
-  const loops = agent.adoption === null ? bothLoops({ agent, signals }) : [agent.adoption.whenDone()];
+  const loops = agent.adoption === null ? loopsOf({ agent, signals }) : [agent.adoption.whenDone()];
   const broken = agent.spool.whenFailed().then((error) => {
     throw error;
   });
@@ -232,9 +232,10 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
   }
 }
 
-function bothLoops({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
+function loopsOf({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
   const announced = agent.mapped.announce(signals.stop);
-  return [announced.then(() => agent.capture.run(signals.stop)), agent.forwarder.run()];
+  const captured = announced.then(() => agent.capture.run(signals.stop));
+  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop)];
 }
 
 /** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */

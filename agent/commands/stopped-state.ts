@@ -54,7 +54,8 @@ export async function withStoppedState<T>(
   }
 }
 
-function becomeOwner(stateDir: string): void {
+/** Goes on as the user that owns the state: files that root leaves there would be closed to the agent. */
+export function becomeOwner(stateDir: string): void {
   if (process.geteuid?.() !== 0) return;
   const { uid, gid } = statSync(stateDir);
   if (uid === 0) return;

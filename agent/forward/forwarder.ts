@@ -320,7 +320,10 @@ export class Forwarder implements Service {
   async #read(lane: Lane, maxEvents: number, maxBytes: number): Promise<void> {
     try {
       const after = lane.window.readThrough;
-      lane.window.add(await this.#parts.reader.read(lane.queue, after, { maxEvents, maxBytes }));
+      const events = await this.#parts.reader.read(lane.queue, after, { maxEvents, maxBytes });
+      lane.window.add(events);
+      // It met damage: what follows is told of when it is healed.
+      if (events.length === 0) lane.last = after;
     } finally {
       lane.reading = false;
     }

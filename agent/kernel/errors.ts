@@ -110,8 +110,8 @@ const table = {
   SPOOL_CORRUPT: {
     disposition: "operator",
     exit: 75,
-    text: "A record of the spool is damaged.",
-    hint: "Evidence is kept; the lost part is read again from the binlog.",
+    text: "The spool is damaged in a way that only a start can heal.",
+    hint: "The next start repairs it; what is missing is read again from the binlog.",
   },
   STATE_LOST: {
     disposition: "operator",

@@ -12,6 +12,8 @@ export interface SpoolFacts {
   readonly freeBytes: number;
   readonly freeMinBytes: number;
   readonly quarantined: number;
+  /** Queues that wait until their damage is healed. */
+  readonly damagedQueues: number;
 }
 
 /** The oldest event of a queue that the broker has not accepted. */

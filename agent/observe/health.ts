@@ -78,6 +78,9 @@ function checkLag({ lagSeconds }: AgentFacts, limits: HealthLimits): HealthCheck
 function checkSpool({ spool, intakeClosed }: AgentFacts): HealthCheck {
   if (intakeClosed !== null) return unhealthy(`reading waits: ${intakeClosed.message}`, null);
   if (spool === null) return healthy("none: events are printed", null);
+  if (spool.damagedQueues > 0) {
+    return unhealthy(`${spool.damagedQueues} queues wait until damage of the spool is healed`, null);
+  }
   const share = Math.round((spool.bytes / spool.bytesMax) * 100);
   return healthy(
     `${spool.events} events wait, ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)} (${share} %)`,

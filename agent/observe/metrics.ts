@@ -90,6 +90,16 @@ export const metricTable = {
   },
   edge_agent_disk_free_min_bytes: { kind: "gauge", help: "Free bytes that are left to others.", labels: [] },
   edge_agent_intake_closed: { kind: "gauge", help: "1 while reading waits, by reason.", labels: ["code"] },
+  edge_agent_spool_damaged_queues: {
+    kind: "gauge",
+    help: "Queues that wait because a record of theirs is damaged.",
+    labels: [],
+  },
+  edge_agent_spool_damages_healed_total: {
+    kind: "counter",
+    help: "Healed damages of the spool: rewound (read again), gap (lost), repaired or made anew (the database).",
+    labels: ["how"],
+  },
   edge_agent_fsync_seconds: {
     kind: "histogram",
     help: "Seconds of one synced write of the spool.",
@@ -202,6 +212,7 @@ export class Metrics {
     this.gauge("edge_agent_spool_oldest_age_seconds").set(oldestAgeSeconds(facts));
     this.gauge("edge_agent_disk_free_bytes").set(spool.freeBytes);
     this.gauge("edge_agent_disk_free_min_bytes").set(spool.freeMinBytes);
+    this.gauge("edge_agent_spool_damaged_queues").set(spool.damagedQueues);
     this.gauge("edge_agent_quarantine_events").set(spool.quarantined);
   }
 }

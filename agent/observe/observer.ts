@@ -105,6 +105,10 @@ export class Observer implements CaptureObserver, SourceObserver, SpoolObserver,
     this.#metrics.counter("edge_agent_synced_bytes_total").inc(facts.bytes);
   }
 
+  damageHealed(how: string): void {
+    this.#metrics.counter("edge_agent_spool_damages_healed_total").inc({ how: how.replaceAll(" ", "_") });
+  }
+
   intakeClosed(code: "SPOOL_FULL" | "DISK_FULL", message: string): void {
     this.#closed = { code, message };
     this.#repeats.failed("intake", message, { code });

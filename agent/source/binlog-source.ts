@@ -51,6 +51,11 @@ export interface BinlogSource extends ChangeSource {
    * was not read yet, or the begin or end of something done to get connected.
    */
   readonly lastStepMs: number;
+  /**
+   * Whether the server has the checkpoint's place and all that follows it. Says nothing about the
+   * proof of position, which comes with the stream. Rejects while the server cannot be asked.
+   */
+  canResume(checkpoint: Checkpoint): Promise<boolean>;
   /** The end of the server's binlog now, on a connection of its own. */
   currentPosition(): Promise<ServerPosition>;
 }
@@ -170,6 +175,18 @@ class MysqlBinlogSource implements BinlogSource {
     }
     if (facts === null) throw new AgentError("SOURCE_UNREACHABLE", "the server did not answer");
     return facts;
+  }
+
+  async canResume(checkpoint: Checkpoint): Promise<boolean> {
+    try {
+      await using control = await openControl(this.#parts.settings);
+      requirePosition(checkpoint, await readServerFacts(control), await readBinlogFiles(control));
+      return true;
+    } catch (thrown) {
+      const error = translateError(thrown);
+      if (error.code === "POSITION_LOST") return false;
+      throw error;
+    }
   }
 
   async currentPosition(): Promise<ServerPosition> {

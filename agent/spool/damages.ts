@@ -251,7 +251,8 @@ function soundRun(queue: Queue, key: Buffer, value: Buffer, first: Seq): RunRead
 
 function* eventsOf(queue: Queue, key: Buffer, value: Buffer, first: Seq): Generator<OutboundEvent> {
   const run = soundRun(queue, key, value, first);
-  while (run !== null && run.next <= run.last) {
+  if (run === null) return;
+  for (let seq = first; seq <= run.last; seq++) {
     const event = run.read();
     if (event !== null) yield event;
   }

@@ -46,18 +46,60 @@ export interface Database {
  * - 74 open files bound the tables that are mapped at a time (10 are LevelDB's own).
  */
 export function levelDatabase(path: string, options: { readonly createIfMissing: boolean }): Database {
-  const level = new Level<Buffer, Buffer>(path, {
-    keyEncoding: "buffer",
-    valueEncoding: "buffer",
-    createIfMissing: options.createIfMissing,
-    compression: true,
-    cacheSize: 8 * 1024 * 1024,
-    writeBufferSize: 4 * 1024 * 1024,
-    maxFileSize: 4 * 1024 * 1024,
-    maxOpenFiles: 74,
-  });
-  assert(canCompact(level), "level is classic-level on Node");
-  return level;
+  return new LevelDatabase(path, options.createIfMissing);
+}
+
+/** Touches the directory only from `open` to `close`: `level` itself opens as soon as it is made. */
+class LevelDatabase implements Database {
+  readonly #path: string;
+  readonly #createIfMissing: boolean;
+  #level: (Level<Buffer, Buffer> & Pick<Database, "compactRange">) | null = null;
+
+  constructor(path: string, createIfMissing: boolean) {
+    this.#path = path;
+    this.#createIfMissing = createIfMissing;
+  }
+
+  open(): Promise<void> {
+    const level = new Level<Buffer, Buffer>(this.#path, {
+      keyEncoding: "buffer",
+      valueEncoding: "buffer",
+      createIfMissing: this.#createIfMissing,
+      compression: true,
+      cacheSize: 8 * 1024 * 1024,
+      writeBufferSize: 4 * 1024 * 1024,
+      maxFileSize: 4 * 1024 * 1024,
+      maxOpenFiles: 74,
+    });
+    assert(canCompact(level), "level is classic-level on Node");
+    this.#level = level;
+    return level.open();
+  }
+
+  async close(): Promise<void> {
+    await this.#level?.close();
+  }
+
+  get(key: Buffer): Promise<Buffer | undefined> {
+    return this.#opened.get(key);
+  }
+
+  batch(): WriteBatch {
+    return this.#opened.batch();
+  }
+
+  iterator(range: KeyRange): RecordIterator {
+    return this.#opened.iterator(range);
+  }
+
+  compactRange(from: Buffer, to: Buffer): Promise<void> {
+    return this.#opened.compactRange(from, to);
+  }
+
+  get #opened() {
+    assert(this.#level !== null, "the database is open");
+    return this.#level;
+  }
 }
 
 /** The types of `level` know only what browsers have too. */

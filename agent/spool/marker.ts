@@ -15,6 +15,8 @@ import type { FormatRecord, QueuesRecord } from "./state.ts";
 const MARKER_FILE = "state.json";
 
 export interface Marker extends FormatRecord, QueuesRecord {
+  /** Newest one that anything was published with; 0 before the first checkpoint. */
+  readonly epoch: number;
   /** Everything up to here was delivered; null before the first checkpoint. */
   readonly checkpoint: Checkpoint | null;
   /** Values of the meta room (meta-room.ts). */
@@ -105,7 +107,7 @@ export class MarkerKeeper {
     const before = this.#written;
     const urgent =
       before === null ||
-      before.checkpoint?.epoch !== now.checkpoint?.epoch ||
+      before.epoch !== now.epoch ||
       before.names.length !== now.names.length ||
       before.values !== now.values;
     const dueMs = urgent ? 0 : RENEW_MS - (this.#parts.clock.monotonicMs() - this.#lastMs);

@@ -61,8 +61,6 @@ export class Marks {
   add(checkpoint: Checkpoint, nowMs: number): void {
     this.#bytesSince = 0;
     this.#lastMs = nowMs;
-    // The way back ends where the source's history began anew.
-    this.#marks = this.#marks.filter((mark) => mark.checkpoint.epoch === checkpoint.epoch);
     this.#marks.push({ checkpoint, ends: this.#queues.all.map(({ tag, assigned }) => [tag, assigned]) });
     const safe = this.safe();
     if (safe !== null) this.#marks.splice(0, this.#marks.indexOf(safe));
@@ -79,9 +77,10 @@ export class Marks {
     return this.#marks.findLast(isDone) ?? null;
   }
 
-  /** The newest mark that lies before the event. */
+  /** The newest mark before the event. The way back ends where the source's history began anew. */
   before(queue: Queue, seq: Seq): Mark | null {
-    return this.#marks.findLast((mark) => endOf(mark, queue.tag) < seq) ?? null;
+    const mark = this.#marks.findLast((one) => endOf(one, queue.tag) < seq) ?? null;
+    return mark?.checkpoint.epoch === this.#marks.at(-1)?.checkpoint.epoch ? mark : null;
   }
 
   /** The oldest mark that covers the event. */

@@ -4,8 +4,8 @@
  * made anew from the marker's checkpoint, up to which everything was delivered. Either way nothing
  * is taken for sound that was not proven, and what is missing is read again from the binlog.
  */
-import { existsSync } from "node:fs";
-import { mkdir, readdir, readFile, rm } from "node:fs/promises";
+import { existsSync, writeFileSync } from "node:fs";
+import { mkdir, open, readdir, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { STATE_FORMAT_VERSION } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
@@ -29,7 +29,7 @@ export function databasePath(stateDir: string): string {
 }
 
 /** A note for the next start: a write met a damaged table, which only a repair takes away. */
-export function repairNotePath(stateDir: string): string {
+function repairNotePath(stateDir: string): string {
   return join(stateDir, "repair-at-start");
 }
 
@@ -48,6 +48,8 @@ export interface OpenedState extends CoherentState {
 export interface OpeningParts {
   readonly stateDir: string;
   readonly database: Database;
+  /** Whether it is LevelDB's, in files of the directory. */
+  readonly hasFiles: boolean;
   readonly queues: Queues;
   readonly evidence: Evidence;
   readonly clock: Clock;
@@ -125,8 +127,8 @@ class Opening {
   }
 
   async #attempt(): Promise<Sound | Trouble> {
-    const { database, queues, evidence, stateDir } = this.#parts;
-    const missing = await missingFile(this.#path);
+    const { database, hasFiles, queues, evidence, stateDir } = this.#parts;
+    const missing = hasFiles ? await missingFile(this.#path) : null;
     if (missing === "all") {
       if (this.#foundMarker !== "none") return new Trouble("it is gone", false);
     } else if (missing !== null) return new Trouble(`${missing} is missing`, true);
@@ -184,6 +186,7 @@ class Opening {
       queues,
       progress,
       cursors: cursors ?? { stateId: format.createdMs, acked: [], uncompactedSinceMs: null },
+      cursorsLost: cursors === null,
       marks,
     };
   }
@@ -193,9 +196,9 @@ class Opening {
     const { database, stateDir, clock } = this.#parts;
     const format = { formatVersion: STATE_FORMAT_VERSION, createdMs: clock.wallMs() };
     await putNow(database, [[formatKey, format]]);
-    await writeMarker(stateDir, { ...format, checkpoint: null, names: [], values: {} });
+    await writeMarker(stateDir, { ...format, epoch: 0, checkpoint: null, names: [], values: {} });
     const cursors = { stateId: format.createdMs, acked: [], uncompactedSinceMs: null };
-    return { format, queues: { names: [] }, progress: null, cursors, marks: [] };
+    return { format, queues: { names: [] }, progress: null, cursors, cursorsLost: false, marks: [] };
   }
 
   async #repair(): Promise<Sound | Trouble> {
@@ -225,7 +228,12 @@ class Opening {
     await database.open();
     const createdMs = Math.max(clock.wallMs(), marker.createdMs + 1);
     const format = { formatVersion: STATE_FORMAT_VERSION, createdMs };
-    const mark = marker.checkpoint === null ? null : { checkpoint: marker.checkpoint, ends: [] };
+    // What was published last has the newest epoch: what is read again must not sort before it.
+    const checkpoint =
+      marker.checkpoint === null
+        ? null
+        : { ...marker.checkpoint, epoch: Math.max(marker.epoch, marker.checkpoint.epoch) };
+    const mark = checkpoint === null ? null : { checkpoint, ends: [] };
     const marks: MarksRecord = { marks: mark === null ? [] : [mark] };
     const progress = mark === null ? null : progressOf(mark, createdMs);
     await putNow(database, [
@@ -235,7 +243,16 @@ class Opening {
     await writeMarker(stateDir, { ...marker, ...format, names: [] });
     const cursors = { stateId: createdMs, acked: [], uncompactedSinceMs: null };
     this.#parts.queues.clear();
-    return { format, queues: { names: [] }, progress, cursors, ...marks, damages: [], lossesAtOpen: [] };
+    return {
+      format,
+      queues: { names: [] },
+      progress,
+      cursors,
+      ...marks,
+      cursorsLost: false,
+      damages: [],
+      lossesAtOpen: [],
+    };
   }
 }
 
@@ -265,13 +282,36 @@ async function putNow(
  * A database that lacks what names its tables would be opened as a new one, and its tables deleted:
  * so this is asked before. "all": there is no database; null: it is there.
  */
-async function missingFile(path: string): Promise<string | null> {
+export async function missingFile(path: string): Promise<string | null> {
   const names = await readdir(path);
   if (!names.some((name) => /^(CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log))$/.test(name))) return "all";
   if (!names.includes("CURRENT")) return "CURRENT";
   const manifest = (await readFile(join(path, "CURRENT"), "utf8")).trim();
-  return names.includes(manifest) ? null : "the MANIFEST";
+  if (!names.includes(manifest)) return "the MANIFEST";
+  for (const name of names) {
+    if (name.endsWith(".ldb") && !(await hasFooter(join(path, name)))) return `the end of ${name}`;
+  }
+  return null;
 }
+
+/** A table that was cut short fails like a disk: LevelDB maps it and reads beyond its end. */
+async function hasFooter(path: string): Promise<boolean> {
+  const file = await open(path, "r");
+  try {
+    const { size } = await file.stat();
+    if (size < TABLE_MAGIC.length) return false;
+    const { buffer } = await file.read({
+      buffer: Buffer.alloc(TABLE_MAGIC.length),
+      position: size - TABLE_MAGIC.length,
+    });
+    return buffer.equals(TABLE_MAGIC);
+  } finally {
+    await file.close();
+  }
+}
+
+/** The last bytes of every table. */
+const TABLE_MAGIC = Buffer.from("57fb808b247547db", "hex");
 
 /**
  * LevelDB skips what it cannot read of its log and only writes a line to its own LOG file. After a
@@ -289,4 +329,13 @@ async function recoveryLosses(path: string): Promise<string[]> {
     .split("\n")
     .filter((line) => line.includes("(ignoring error)") || line.includes(": dropping "))
     .slice(0, 20);
+}
+
+/** Asks the next start for a repair. Best effort: the process is about to end, on a disk that fails. */
+export function noteRepair(stateDir: string): void {
+  try {
+    writeFileSync(repairNotePath(stateDir), "", { mode: 0o600 });
+  } catch {
+    // Without the note the next start meets the same table at its first compaction.
+  }
 }

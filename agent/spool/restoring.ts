@@ -20,6 +20,8 @@ export interface CoherentState {
   readonly queues: QueuesRecord;
   readonly progress: ProgressRecord | null;
   readonly cursors: CursorsRecord;
+  /** They are missing: each queue then begins at its first record. */
+  readonly cursorsLost: boolean;
 }
 
 export interface FoundDamage {
@@ -58,6 +60,7 @@ export async function restoreQueues(
   try {
     for (const queue of queues.all) {
       queue.durable = queue.assigned;
+      if (state.cursorsLost) queue.acked = await beforeFirst(queue, parts.database);
       const damage = await verifyQueue(queue, parts);
       if (damage !== null) damages.push(damage);
     }
@@ -98,6 +101,13 @@ async function verifyQueue(queue: Queue, parts: RestoringParts): Promise<FoundDa
     return damageAt(queue, queue.acked + 1, error);
   }
   return await verifyTail(queue, parts);
+}
+
+/** Deletion and acknowledgement go together, so what stands in the queue was not acknowledged, or lately. */
+async function beforeFirst(queue: Queue, database: Database): Promise<Seq> {
+  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.durable), limit: 1 };
+  for await (const [key] of entriesOf(database, range)) return (parseRecordKey(key)?.seq ?? 1) - 1;
+  return queue.durable;
 }
 
 async function verifyTail(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {

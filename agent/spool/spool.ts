@@ -10,19 +10,16 @@
  * The caller owes: one process per state directory, `close` at the end, and reads that begin at or
  * after what was acknowledged.
  */
-import { writeFileSync } from "node:fs";
 import { STATE_FORMAT_VERSION } from "../change.ts";
 import type { Checkpoint, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
-import type { Clock, Log } from "../kernel/service.ts";
 import type {
   AppendBatch,
   QuarantineVerdict,
   QueueReader,
   QueueState,
   ReadLimits,
-  SpoolObserver,
   SpoolStats,
   SpoolWriter,
 } from "../ports.ts";
@@ -36,39 +33,20 @@ import { IndexRoom } from "./index-room.ts";
 import { abortError, Intake } from "./intake.ts";
 import { Damages } from "./damages.ts";
 import { IntakeGate } from "./limits.ts";
-import type { SpoolLimits } from "./limits.ts";
 import { Marks } from "./marks.ts";
-import type { MarkTuning } from "./marks.ts";
 import { MarkerKeeper } from "./marker.ts";
 import { MetaRoom } from "./meta-room.ts";
-import { databasePath, openState, repairNotePath } from "./opening.ts";
+import { databasePath, noteRepair, openState } from "./opening.ts";
 import type { OpenedState } from "./opening.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Queues } from "./queue.ts";
 import { QueueRecords, refreshOldest } from "./reading.ts";
 import { RecordEncoder } from "./record.ts";
+import type { SpoolOptions } from "./spool-options.ts";
 import { spoolStats } from "./stats.ts";
 import { StateWriter } from "./state-writer.ts";
 import { DELETES_PER_WRITE, Trim, trimTuning } from "./trim.ts";
-import type { TrimTuning } from "./trim.ts";
 import { UsageWatch } from "./usage-watch.ts";
-
-export interface SpoolOptions {
-  /** STATE_DIR. Made with mode 0700 when there is none. */
-  readonly stateDir: string;
-  readonly limits: SpoolLimits;
-  /** SPOOL_SYNC_MIN_MS. */
-  readonly syncMinMs: number;
-  /** QUARANTINE_KEEP_DAYS. */
-  readonly quarantineKeepDays: number;
-  readonly observer: SpoolObserver;
-  readonly log: Log;
-  readonly clock: Clock;
-  /** For tests: another database than LevelDB. */
-  readonly database?: Database;
-  /** For tests: when room is given back, and marks are made. */
-  readonly tuning?: Partial<TrimTuning & MarkTuning>;
-}
 
 /** Acknowledgements, trims and measurements happen this often. */
 const TICK_MS = 200;
@@ -120,12 +98,9 @@ export class Spool implements SpoolWriter, QueueReader {
     process.umask(0o077);
     const spool = new Spool(options);
     try {
-      const { database, queues, evidence } = {
-        database: spool.#database,
-        queues: spool.#queues,
-        evidence: spool.#evidence,
-      };
-      await spool.#start(await openState({ ...options, database, queues, evidence }));
+      const own = { database: spool.#database, queues: spool.#queues, evidence: spool.#evidence };
+      const hasFiles = options.database === undefined;
+      await spool.#start(await openState({ ...options, ...own, hasFiles }));
       return spool;
     } catch (error) {
       // Releases the lock, so that another command can look at the directory.
@@ -182,25 +157,8 @@ export class Spool implements SpoolWriter, QueueReader {
       stateId: () => this.#stateId,
       trim: () => this.#trim,
     });
-    this.#usage = new UsageWatch({
-      ...parts,
-      stateDir: options.stateDir,
-      clock: options.clock,
-      waiting: () => ({ batches: this.#intake.waitingBatches, nextBytes: this.#intake.nextBytes }),
-      failed: (cause) =>
-        this.#commit.fail(new AgentError("SPOOL_IO", "The state directory cannot be measured.", { cause })),
-      measured: () => this.#intake.admit(),
-    });
-    this.#marker = new MarkerKeeper({
-      ...options,
-      current: () => ({
-        formatVersion: STATE_FORMAT_VERSION,
-        createdMs: this.#stateId,
-        checkpoint: this.#marks.safe()?.checkpoint ?? null,
-        names: this.#queues.all.map(({ tag, name }) => [tag, name]),
-        values: this.meta.values,
-      }),
-    });
+    this.#usage = this.#watchUsage();
+    this.#marker = this.#keepMarker();
     this.damages = new Damages({
       ...parts,
       records: this.#records,
@@ -210,6 +168,39 @@ export class Spool implements SpoolWriter, QueueReader {
       checkpoint: () => this.#checkpoint,
       healed: (queue) => this.#tellGrown([queue.name]),
     });
+  }
+
+  #watchUsage(): UsageWatch {
+    const options = this.#options;
+    return new UsageWatch({
+      gate: this.#gate,
+      stateDir: options.stateDir,
+      clock: options.clock,
+      waiting: () => ({ batches: this.#intake.waitingBatches, nextBytes: this.#intake.nextBytes }),
+      failed: (cause) =>
+        this.#commit.fail(new AgentError("SPOOL_IO", "The state directory cannot be measured.", { cause })),
+      measured: () => this.#intake.admit(),
+    });
+  }
+
+  #keepMarker(): MarkerKeeper {
+    const options = this.#options;
+    return new MarkerKeeper({
+      ...options,
+      current: () => ({
+        formatVersion: STATE_FORMAT_VERSION,
+        createdMs: this.#stateId,
+        epoch: this.#checkpoint?.epoch ?? 0,
+        checkpoint: this.#marks.safe()?.checkpoint ?? null,
+        names: this.#queues.all.map(({ tag, name }) => [tag, name]),
+        values: this.meta.values,
+      }),
+    });
+  }
+
+  /** What had to be done to the database when it was opened. */
+  get healedAtOpen(): OpenedState["healed"] {
+    return this.#healedAtOpen;
   }
 
   checkpoint(): Checkpoint | null {
@@ -402,14 +393,5 @@ export class Spool implements SpoolWriter, QueueReader {
       await this.#evidence.tidy();
       if (expired > 0) this.#options.log.notice("quarantined events expired", { expired });
     }
-  }
-}
-
-/** Best effort: the process is about to end, on a disk that fails. */
-function noteRepair(stateDir: string): void {
-  try {
-    writeFileSync(repairNotePath(stateDir), "", { mode: 0o600 });
-  } catch {
-    // Without the note the next start meets the same table at its first compaction.
   }
 }

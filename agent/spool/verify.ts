@@ -3,10 +3,11 @@
  * once in the order of their keys. For `spool verify`, while no agent runs.
  */
 import type { Seq } from "../change.ts";
+import { AgentError } from "../kernel/errors.ts";
 import { entriesOf, isCorruption, levelDatabase, openError } from "./database.ts";
 import type { Database, KeyRange } from "./database.ts";
 import { indexRoom, parseRecordKey, quarantineRoom, queueRoom } from "./keys.ts";
-import { databasePath } from "./opening.ts";
+import { databasePath, missingFile } from "./opening.ts";
 import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
 import { DamagedRecord } from "./damaged-record.ts";
@@ -41,24 +42,32 @@ export interface SpoolReport {
 const MAX_FAULTS = 1000;
 
 /**
- * Reads everything and reports; damage is a fault of the report, not an error. Throws SPOOL_LOCKED
- * while an agent runs, SPOOL_FORMAT for a newer state, SPOOL_CORRUPT when the state cannot be
- * opened at all. Memory does not depend on the size of the spool.
+ * Reads everything and reports; damage is a fault of the report, not an error, also when the state
+ * cannot be opened at all. Throws SPOOL_LOCKED while an agent runs, SPOOL_FORMAT for a newer state.
+ * Memory does not depend on the size of the spool.
  */
 export async function verifySpool(stateDir: string): Promise<SpoolReport> {
   const marker = await readMarker(stateDir);
   if (typeof marker === "object") refuseNewer(marker.formatVersion);
-  const database = levelDatabase(databasePath(stateDir), { createIfMissing: false });
+  const path = databasePath(stateDir);
+  const missing = await missingFile(path).catch(() => "all");
+  if (missing !== null) return unopened(missing === "all" ? "it is gone" : `${missing} is missing`);
+  const database = levelDatabase(path, { createIfMissing: false });
   try {
     await database.open();
-  } catch (error) {
-    throw openError(error, stateDir);
-  }
-  try {
     return await new Verification(database).run();
+  } catch (error) {
+    const known = error instanceof AgentError ? error : openError(error, stateDir);
+    if (known.code !== "SPOOL_CORRUPT") throw known;
+    return unopened(known.message);
   } finally {
     await database.close();
   }
+}
+
+function unopened(what: string): SpoolReport {
+  const faults = [{ queue: "", seq: null, what: `the database: ${what}` }];
+  return { queues: [], quarantined: 0, indexRecords: 0, faults };
 }
 
 class Verification {
@@ -94,6 +103,10 @@ class Verification {
 
   async #restore(): Promise<void> {
     const state = await readState(this.#database);
+    for (const record of state.damaged) {
+      this.#fault({ queue: "", seq: null, what: `the state's record ${record}` });
+    }
+    if (state.format === null) this.#fault({ queue: "", seq: null, what: "the state's format is missing" });
     for (const [tag, name] of state.queues?.names ?? []) this.#queues.restore(name, tag);
     for (const [tag, , acked] of state.cursors?.acked ?? []) {
       const queue = this.#queues.byTag(tag);

@@ -3,7 +3,7 @@
  * None of them is hot: they are made as objects and encoded by JSON.stringify.
  */
 import { createHash } from "node:crypto";
-import type { OutboundEvent, SpooledEvent, TableEvent } from "../change.ts";
+import type { OutboundEvent, Position, SpooledEvent, TableEvent } from "../change.ts";
 import type { ControlEncoder, EncodeContext, HeartbeatFacts, QuarantineVerdict } from "../ports.ts";
 import { eventFormMajor, sourceOf } from "./entity-plan.ts";
 import type { EntityPlan, Installation } from "./entity-plan.ts";
@@ -40,6 +40,18 @@ export interface SchemaChangeFacts {
   readonly entity: string;
   readonly schemaVersion: number;
   readonly previousVersion: number | null;
+  readonly epoch: number;
+  readonly nowMs: number;
+}
+
+/** A part of a topic's stream that is lost, and lies between two checkpoints. */
+export interface GapFacts {
+  readonly queue: string;
+  /** Numbers in the spool: they tell two gaps apart. */
+  readonly first: number;
+  readonly last: number;
+  readonly from: Position | null;
+  readonly to: Position | null;
   readonly epoch: number;
   readonly nowMs: number;
 }
@@ -158,6 +170,36 @@ export class ControlEvents implements ControlEncoder {
       },
     });
     return this.#outbound({ id, payload, timeMs: nowMs, queue: plan.topic, barrier: true });
+  }
+
+  /** Events of a topic were lost and could not be read again; a barrier in their place. */
+  gap(facts: GapFacts, entities: readonly string[]): OutboundEvent {
+    const { instance } = this.#installation;
+    const { queue, first, last, from, to, epoch, nowMs } = facts;
+    const id = idOf(controlTypes.gap, instance, epoch, queue, first, last, nowMs);
+    const place = (at: Position | null): string | null => (at === null ? null : `${at.file}:${at.position}`);
+    const payload = this.#payload({
+      id,
+      type: controlTypes.gap,
+      subject: queue,
+      timeMs: nowMs,
+      topic: this.#topics.control,
+      traceId: traceIdOf(id),
+      sequence: null,
+      data: {
+        entities,
+        topic: queue,
+        from: place(from),
+        to: place(to),
+        events: last - first + 1,
+        reason: "SPOOL_CORRUPT",
+        // What is being resynced: nothing yet, an operator has to ask for it.
+        resync: [],
+        epoch,
+        instance,
+      },
+    });
+    return this.#outbound({ id, payload, timeMs: nowMs, queue, barrier: true });
   }
 
   /**

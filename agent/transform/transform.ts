@@ -8,7 +8,7 @@ import { AgentError } from "../kernel/errors.ts";
 import { assert } from "../kernel/assert.ts";
 import type { EncodeContext, EventEncoder } from "../ports.ts";
 import { ControlEvents } from "./control.ts";
-import type { SchemaChangeFacts } from "./control.ts";
+import type { GapFacts, SchemaChangeFacts } from "./control.ts";
 import { EventComposer, partFrame } from "./encode.ts";
 import type { PlannedEvent } from "./encode.ts";
 import { FieldText, compileMapping, followedTable } from "./entity-plan.ts";
@@ -44,6 +44,8 @@ export interface Transform extends EventEncoder {
   takeSuppressed(): number;
   /** The barrier that tells consumers of a changed mapping. */
   schemaChanged(facts: SchemaChangeFacts): OutboundEvent;
+  /** The barrier that takes the place of events that were lost. */
+  gap(facts: GapFacts): OutboundEvent;
   /** Topics of the entities, and those of control events and dead letters. */
   readonly topics: {
     readonly entities: Readonly<Record<string, string>>;
@@ -111,6 +113,14 @@ class RowTransform implements Transform {
     const plan = this.#plans.find((candidate) => candidate.entity === facts.entity);
     assert(plan !== undefined, `the mapping has an entity "${facts.entity}"`);
     return this.control.schemaChanged(facts, plan);
+  }
+
+  gap(facts: GapFacts): OutboundEvent {
+    const plans = this.#plans.filter(({ topic }) => topic === facts.queue);
+    return this.control.gap(
+      facts,
+      plans.map(({ entity }) => entity),
+    );
   }
 
   #planAt(table: number): EntityPlan {

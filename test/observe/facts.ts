@@ -29,6 +29,7 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
       freeBytes: 5e10,
       freeMinBytes: 5e9,
       quarantined: 0,
+      damagedQueues: 0,
     },
     heads: [],
     held: [],

@@ -5,7 +5,7 @@ import type { TestContext } from "node:test";
 import { systemClock } from "../../agent/kernel/service.ts";
 import { compositeKey } from "../../agent/spool/index-room.ts";
 import type { Spool } from "../../agent/spool/spool.ts";
-import type { SpoolOptions } from "../../agent/spool/spool.ts";
+import type { SpoolOptions } from "../../agent/spool/spool-options.ts";
 import {
   checkpoint,
   CUSTOMERS,
@@ -51,8 +51,8 @@ for (const [name, opener] of [
       for (const round of ["before", "after"]) {
         assert.deepEqual(spool.checkpoint(), checkpoint(20), round);
         assert.deepEqual(spool.queues(), [
-          { queue: ORDERS, acked: 0, last: 3 },
-          { queue: CUSTOMERS, acked: 0, last: 1 },
+          { queue: ORDERS, acked: 0, last: 3, readable: 3 },
+          { queue: CUSTOMERS, acked: 0, last: 1, readable: 1 },
         ]);
         const orders = [event(1), event(3, { kind: "control", barrier: true }), event(4)];
         assert.deepEqual(
@@ -89,7 +89,7 @@ for (const [name, opener] of [
       spool.ack(ORDERS, 2);
       await spool.close();
       spool = await open();
-      assert.deepEqual(spool.queues(), [{ queue: ORDERS, acked: 2, last: 3 }]);
+      assert.deepEqual(spool.queues(), [{ queue: ORDERS, acked: 2, last: 3, readable: 3 }]);
       spool.ack(ORDERS, 3);
       spool.ack(ORDERS, 1);
       await spool.close();

@@ -9,7 +9,7 @@ import { systemClock } from "../../agent/kernel/service.ts";
 import type { Log, LogFields } from "../../agent/kernel/service.ts";
 import type { Database, KeyRange } from "../../agent/spool/database.ts";
 import { Spool } from "../../agent/spool/spool.ts";
-import type { SpoolOptions } from "../../agent/spool/spool.ts";
+import type { SpoolOptions } from "../../agent/spool/spool-options.ts";
 
 export const ORDERS = "migration.order.changed";
 export const CUSTOMERS = "migration.customer.changed";

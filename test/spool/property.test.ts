@@ -19,6 +19,7 @@ class Model {
       queue,
       acked: this.acked.get(queue) ?? 0,
       last: records.length,
+      readable: records.length,
     }));
     assert.deepEqual(spool.queues(), known);
   }

@@ -12,7 +12,10 @@ const queue = { tag: 3, lane: "live" } as const;
 function decodeRun(key: Buffer, value: Buffer, seq: number): SpooledEvent[] {
   const run = new RunReader(key, value, { queue: ORDERS, seq });
   const events: SpooledEvent[] = [];
-  while (run.next <= run.last) events.push(run.read());
+  while (run.next <= run.last) {
+    const found = run.read();
+    if (found !== null) events.push(found);
+  }
   return events;
 }
 

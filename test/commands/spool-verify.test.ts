@@ -1,0 +1,63 @@
+import assert from "node:assert/strict";
+import { spawnSync } from "node:child_process";
+import { readdir, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { flipValue, orderKey } from "../spool/damage-cases.ts";
+import { COUNT, filled } from "../spool/damage-model.ts";
+import { openSpool, stateDirOf } from "../spool/fixtures.ts";
+
+const main = join(import.meta.dirname, "..", "..", "agent", "main.ts");
+
+function verify(stateDir: string, ...words: readonly string[]) {
+  const args = ["--disable-warning=ExperimentalWarning", main, "spool", "verify", ...words];
+  const env = { PATH: process.env["PATH"] ?? "", STATE_DIR: stateDir };
+  const ran = spawnSync(process.execPath, args, { env, encoding: "utf8", timeout: 60_000 });
+  return { code: ran.status, out: ran.stdout, err: ran.stderr };
+}
+
+describe("spool verify", () => {
+  it("says that a sound spool is sound, with what waits in it, and exits 0", async (t) => {
+    const dir = await stateDirOf(t);
+    await filled(dir);
+    const ran = verify(dir, "--json");
+    assert.equal(ran.code, 0, ran.err);
+    const report = JSON.parse(ran.out);
+    assert.deepEqual(report.faults, []);
+    const waiting = report.queues.reduce((sum: number, { events }: { events: number }) => sum + events, 0);
+    assert.ok(waiting > 0 && waiting < COUNT);
+    assert.match(verify(dir).out, /is sound\n$/);
+  });
+
+  it("names queue and number of what is damaged, changes nothing, and exits 1", async (t) => {
+    const dir = await stateDirOf(t);
+    await filled(dir);
+    await flipValue(await orderKey("middle")(dir), 60)(dir);
+    for (let round = 0; round < 2; round += 1) {
+      const ran = verify(dir);
+      assert.equal(ran.code, 1, ran.err);
+      assert.match(ran.out, /DAMAGE migration\.order\.changed \d+: wrong checksum\n1 damage in/);
+    }
+  });
+
+  it("names a database that cannot be opened, and does not make a new one in its place", async (t) => {
+    const dir = await stateDirOf(t);
+    await filled(dir);
+    await rm(join(dir, "spool", "CURRENT"));
+    const before = await readdir(join(dir, "spool"));
+    const ran = verify(dir);
+    assert.equal(ran.code, 1, ran.err);
+    assert.match(ran.out, /DAMAGE : the database: CURRENT is missing|DAMAGE.*CURRENT is missing/);
+    assert.deepEqual(await readdir(join(dir, "spool")), before);
+  });
+
+  it("refuses the spool of a running agent and a directory without state, with the reason", async (t) => {
+    const dir = await stateDirOf(t);
+    const spool = await openSpool(dir);
+    const ran = verify(dir);
+    assert.equal(ran.code, 1);
+    assert.match(ran.err, /the agent runs and has the spool in .* open/);
+    await spool.close();
+    assert.match(verify(join(dir, "nothing")).err, /there is no state/);
+  });
+});

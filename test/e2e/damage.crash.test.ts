@@ -1,0 +1,104 @@
+/** Damage of a running agent's spool, on the whole road: found, named, healed, equality again. */
+import assert from "node:assert/strict";
+import { cp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { test } from "node:test";
+import { levelDatabase } from "../../agent/spool/database.ts";
+import { writeRandomly } from "../oracle/dml.ts";
+import { Random, runSeed } from "../oracle/random.ts";
+import { Stack } from "./stack.ts";
+
+/** Flips a bit in every third file of the kind, somewhere behind its head. */
+async function flipIn(directory: string, pattern: RegExp, random: Random): Promise<void> {
+  const names = (await readdir(directory)).filter((name) => pattern.test(name)).sort();
+  assert.ok(names.length > 0, `${pattern} in ${directory}`);
+  for (const [index, name] of names.entries()) {
+    if (index % 3 !== 0) continue;
+    const path = join(directory, name);
+    const bytes = await readFile(path);
+    const at = random.int(Math.floor(bytes.length / 3), bytes.length - 100);
+    bytes[at] = (bytes[at] ?? 0) ^ 4;
+    await writeFile(path, bytes);
+  }
+}
+
+async function compacted(directory: string): Promise<void> {
+  const database = levelDatabase(directory, { createIfMissing: false });
+  await database.open();
+  await database.compactRange(Buffer.from([0]), Buffer.from([255]));
+  await database.close();
+}
+
+test("a spool that is damaged again and again is healed each time, and loses nothing", async () => {
+  const random = new Random(runSeed());
+  const stack = await Stack.start();
+  const spool = join(stack.agent.stateDir, "spool");
+  let label = 0;
+  const write = (): Promise<unknown> =>
+    writeRandomly({
+      connect: () => stack.database.connection({ database: stack.identity.database }),
+      database: stack.identity.database,
+      prefix: "",
+      random: random.fork((label += 1)),
+      connections: 2,
+      transactions: 150,
+    });
+  const damages: ReadonlyArray<readonly [string, () => Promise<void>]> = [
+    ["bits of its log", () => flipIn(spool, /\.log$/, random)],
+    [
+      "bits of its tables",
+      async () => {
+        await compacted(spool);
+        await flipIn(spool, /\.ldb$/, random);
+      },
+    ],
+    [
+      "a missing MANIFEST",
+      async () => {
+        for (const name of await readdir(spool)) if (name.startsWith("MANIFEST")) await rm(join(spool, name));
+      },
+    ],
+    [
+      "a missing table",
+      async () => {
+        await compacted(spool);
+        const names = (await readdir(spool)).filter((name) => name.endsWith(".ldb"));
+        await rm(join(spool, names[0] ?? ""));
+      },
+    ],
+    ["an emptied database", () => rm(spool, { recursive: true })],
+    [
+      "an older copy put back",
+      async () => {
+        await rm(stack.agent.stateDir, { recursive: true });
+        await cp(`${stack.agent.stateDir}-copy`, stack.agent.stateDir, { recursive: true });
+      },
+    ],
+  ];
+  try {
+    await stack.agent.start();
+    await stack.untilReading();
+    await write();
+    for (const [what, damage] of damages) {
+      await stack.broker.cutOff();
+      await write();
+      await stack.untilSpooled(100, 30_000);
+      if (what === "an emptied database") {
+        await stack.agent.kill();
+        await cp(stack.agent.stateDir, `${stack.agent.stateDir}-copy`, { recursive: true });
+      }
+      assert.ok((await stat(spool)).isDirectory());
+      await stack.agent.kill();
+      await damage();
+      await stack.agent.start();
+      await stack.broker.reconnect();
+      await stack.drain();
+      const proof = await stack.prove(random);
+      console.log(`${what}: ${proof.events} deliveries of ${proof.distinct} events`);
+      assert.equal(await stack.agent.metric("edge_agent_spool_damaged_queues"), 0);
+    }
+  } finally {
+    await rm(`${stack.agent.stateDir}-copy`, { recursive: true, force: true });
+    await stack.stop();
+  }
+});

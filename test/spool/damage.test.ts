@@ -1,0 +1,124 @@
+/**
+ * The table of damage: each kind of byte of a spool's files flipped, files cut, emptied, taken away,
+ * mixed with those of another state, put back from an older copy. The promise for each of them:
+ * nothing is delivered that was not appended, and in the end everything was, each queue's events
+ * first in their order.
+ */
+import assert from "node:assert/strict";
+import { cp, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, it } from "node:test";
+import { compacted, deleteKey, filesOf, flip, flipValue, orderKey, table } from "./damage-cases.ts";
+import { capture, Consumer, COUNT, filled, recover, tuning } from "./damage-model.ts";
+import {
+  checkpoint,
+  event,
+  eventually,
+  openSpool,
+  ORDERS,
+  randomOf,
+  seedOf,
+  stateDirOf,
+} from "./fixtures.ts";
+
+describe("a damaged spool", () => {
+  for (const [what, damage] of table) {
+    it(`is healed, and delivers nothing that is not sound: ${what}`, async (t) => {
+      const dir = await stateDirOf(t);
+      const consumer = await filled(dir);
+      await damage(dir, randomOf(seedOf(t)));
+      const { healed, rewinds } = await recover(dir, consumer);
+      t.diagnostic(`${healed ?? "opened as it is"}, ${rewinds} rewinds`);
+    });
+  }
+
+  it("is healed wherever a bit of its files flips (invariant 8)", async (t) => {
+    const random = randomOf(seedOf(t));
+    const dir = await stateDirOf(t);
+    for (let round = 0; round < 24; round += 1) {
+      const one = join(dir, String(round));
+      const consumer = await filled(one);
+      if (round % 2 === 0) await compacted(one);
+      const files = await filesOf(one, /^(MANIFEST|CURRENT|\d)/);
+      const file = files[Math.floor(random() * files.length)] ?? "";
+      let place = "";
+      await flip(file, (bytes) => {
+        const at = Math.floor(random() * bytes.length);
+        place = `byte ${at} of ${bytes.length} of ${file}`;
+        return at;
+      }).catch(() => undefined);
+      await recover(one, consumer).catch((error: unknown) => {
+        throw new Error(`round ${round}: ${place}`, { cause: error });
+      });
+    }
+  });
+
+  it("whose binlog is gone passes over exactly what is damaged, and says so in its place", async (t) => {
+    const dir = await stateDirOf(t);
+    const consumer = await filled(dir);
+    const random = randomOf(seedOf(t));
+    const key = await orderKey("middle")(dir);
+    await (random() < 0.5 ? flipValue(key, 50) : deleteKey(key))(dir);
+    const spool = await openSpool(dir, { tuning });
+    await consumer.deliver(spool);
+    const [damage] = spool.damages.all;
+    assert.ok(damage !== undefined);
+    const gap = await spool.damages.gap(ORDERS);
+    assert.equal(gap.first, damage.seq);
+    assert.ok(gap.from !== null && gap.to !== null && gap.from.position < gap.to.position);
+    const told = event(9999, { kind: "control", topic: "migration.control", barrier: true });
+    await spool.damages.skip(ORDERS, gap, told);
+    const rest = await spool.read(ORDERS, gap.first - 1, { maxEvents: 1, maxBytes: 1 });
+    assert.deepEqual(rest, [{ ...told, seq: gap.last }]);
+    const lost = gap.last - gap.first + 1;
+    const before = [...consumer.first.values()].flat().length;
+    spool.ack(ORDERS, gap.last);
+    await consumer.deliver(spool);
+    assert.equal([...consumer.first.values()].flat().length, COUNT - lost, `${before} before`);
+    await capture(spool, COUNT);
+    assert.ok(spool.queues().every(({ acked, last }) => acked === last));
+    await eventually(() => spool.stats().events === 0, "all of it is trimmed");
+    await spool.close();
+    const again = await openSpool(dir, { tuning });
+    assert.deepEqual(again.damages.all, []);
+    await again.close();
+  });
+
+  it("put back from an older copy goes on from there", async (t) => {
+    const dir = await stateDirOf(t);
+    const [state, copy] = [join(dir, "state"), join(dir, "copy")];
+    const spool = await openSpool(state, { tuning });
+    const consumer = new Consumer();
+    await spool.meta.put("identity", { shop: "one" });
+    await capture(spool, 300);
+    await spool.close();
+    await cp(state, copy, { recursive: true });
+    const later = await openSpool(state, { tuning });
+    await capture(later, 500);
+    await consumer.deliver(later);
+    await later.close();
+    await rm(state, { recursive: true });
+    await cp(copy, state, { recursive: true });
+    assert.deepEqual(await recover(state, consumer), { healed: null, rewinds: 0 });
+  });
+
+  it("mixed with the files of another state is made anew from its own marker", async (t) => {
+    const dir = await stateDirOf(t);
+    const [one, two] = [join(dir, "one"), join(dir, "two")];
+    for (const pattern of [/./, /\.log$/, /\.(ldb|log)$/, /^(CURRENT|MANIFEST)/]) {
+      await rm(one, { recursive: true, force: true });
+      await rm(two, { recursive: true, force: true });
+      const consumer = await filled(one);
+      const other = await openSpool(two, { tuning });
+      await other.append({
+        events: Array.from({ length: 700 }, (_, n) => event(n, { payload: Buffer.from('"foreign"') })),
+        checkpoint: checkpoint(COUNT),
+      });
+      await other.close();
+      for (const file of await filesOf(two, pattern)) {
+        await cp(file, join(one, "spool", file.slice(file.lastIndexOf("/") + 1)));
+      }
+      await recover(one, consumer);
+    }
+  });
+});
