@@ -4,7 +4,6 @@ import { cp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
 import { levelDatabase } from "../../agent/spool/database.ts";
-import { writeRandomly } from "../oracle/dml.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { Stack } from "./stack.ts";
 
@@ -33,16 +32,24 @@ test("a spool that is damaged again and again is healed each time, and loses not
   const random = new Random(runSeed());
   const stack = await Stack.start();
   const spool = join(stack.agent.stateDir, "spool");
-  let label = 0;
-  const write = (): Promise<unknown> =>
-    writeRandomly({
-      connect: () => stack.database.connection({ database: stack.identity.database }),
-      database: stack.identity.database,
-      prefix: "",
-      random: random.fork((label += 1)),
-      connections: 2,
-      transactions: 150,
-    });
+  let made = 0;
+  /** Eighty transactions on two tables; each entity changes several times. */
+  const write = async (): Promise<void> => {
+    await stack.database.query("USE magento_db; SET SESSION sql_mode = ''");
+    for (let count = 0; count < 80; count += 1) {
+      made += 1;
+      await stack.database.query(
+        `START TRANSACTION;
+         INSERT INTO sales_order (entity_id, status, shipping_description)
+           SELECT 500000 + ${made} * 10 + seq, 'new', TO_BASE64(RANDOM_BYTES(150)) FROM seq_0_to_9;
+         UPDATE sales_order SET status = 'state-${made}' WHERE entity_id % 37 = ${made % 37};
+         INSERT INTO customer_entity (entity_id, email, firstname)
+           VALUES (500000 + ${made % 50}, '${made}@example.com', TO_BASE64(RANDOM_BYTES(150)))
+           ON DUPLICATE KEY UPDATE email = VALUES(email), firstname = VALUES(firstname);
+         COMMIT`,
+      );
+    }
+  };
   const damages: ReadonlyArray<readonly [string, () => Promise<void>]> = [
     ["bits of its log", () => flipIn(spool, /\.log$/, random)],
     [
