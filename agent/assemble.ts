@@ -109,8 +109,11 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   const completeness = new Completeness();
   const atStart = spool.checkpoint();
   if (atStart !== null) completeness.appended(atStart, spool.queues());
-  const onDurable = (checkpoint: Checkpoint): void => completeness.appended(checkpoint, spool.queues());
-  const capture = new CaptureRounds({
+  const onDurable = (checkpoint: Checkpoint): void => {
+    completeness.appended(checkpoint, spool.queues());
+    capture.wentOn();
+  };
+  const capture: CaptureRounds = new CaptureRounds({
     newCapture: () => {
       const { source, transform: encoder } = mapped.rooms;
       return new Capture({ source, encoder, spool, observer, clock, onDurable });

@@ -48,6 +48,8 @@ export class CaptureRounds {
   #capture: Capture | null = null;
   #halted: AgentError | null = null;
   #haltedAtMs = 0;
+  /** Code of the halt that the log has told of and that is not over. */
+  #told: string | null = null;
   #change: RestChange | null = null;
   #pause = new AbortController();
 
@@ -85,6 +87,14 @@ export class CaptureRounds {
     return this.#parts.sourceStatus().state === "streaming" ? null : this.#halted;
   }
 
+  /** A position was reached and is on disk: whatever halted capture is over. */
+  wentOn(): void {
+    if (this.#told === null) return;
+    this.#parts.log.notice("capture goes on", { after: this.#told });
+    this.#told = null;
+    this.#halted = null;
+  }
+
   /**
    * Runs the change while capture is at rest between two transactions, then lets a new loop go on.
    * Waits for the end of a large transaction that is partly delivered, unless it may run `anywhere`.
@@ -119,8 +129,10 @@ export class CaptureRounds {
         if (!(error instanceof AgentError) || !survivable.has(error.code)) throw error;
         this.#haltedAtMs = clock.monotonicMs();
         this.halt(error);
+        this.#told = error.code;
         log.error("capture has stopped before its position moved; it is tried again every minute", {
           code: error.code,
+          ...(error.detail === null ? {} : { case: error.detail }),
           reason: error.message,
           hint: error.hint,
         });

@@ -6,6 +6,7 @@ import { adoptCommand } from "./adopt.ts";
 import { checkCommand } from "./check.ts";
 import { type Command, commandHelp, type Output, parseArguments, usageError } from "./command.ts";
 import { mappingSchemaCommand, mappingShowCommand } from "./mapping.ts";
+import { positionRestartCommand } from "./position.ts";
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
@@ -15,6 +16,7 @@ export const commands: readonly Command[] = [
   runCommand,
   checkCommand,
   statusCommand,
+  positionRestartCommand,
   adoptCommand,
   spoolVerifyCommand,
   mappingShowCommand,

@@ -93,7 +93,7 @@ const table = {
     disposition: "operator",
     exit: 78,
     text: "The server no longer has, or never had, the position that the state names.",
-    hint: "A new first snapshot is needed; see ON_POSITION_LOST.",
+    hint: "The log names the case. magento-edge-agent position restart --from=current goes on in a new epoch and tells consumers of the gap.",
   },
   SPOOL_LOCKED: {
     disposition: "operator",

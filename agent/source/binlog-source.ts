@@ -15,6 +15,7 @@ import { backoffDelayMs, type Clock, type Log } from "../kernel/service.ts";
 import type { ChangeSource, SourceObserver, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";
 import { partLimits } from "./group-rows.ts";
+import { findNewPlace, type NewPlace } from "./new-place.ts";
 import { inspectServer } from "./preflight.ts";
 import {
   readBinlogFiles,
@@ -58,6 +59,8 @@ export interface BinlogSource extends ChangeSource {
   canResume(checkpoint: Checkpoint): Promise<boolean>;
   /** The end of the server's binlog now, on a connection of its own. */
   currentPosition(): Promise<ServerPosition>;
+  /** Looks up a place to begin anew: "current", FILE:POSITION or a GTID (new-place.ts). */
+  placeAt(from: string): Promise<NewPlace>;
 }
 
 const defaultLimits: StreamLimits = {
@@ -193,6 +196,10 @@ class MysqlBinlogSource implements BinlogSource {
     await using control = await openControl(this.#parts.settings);
     const { flavour } = await readServerFacts(control);
     return await readCurrentPosition(control, flavour);
+  }
+
+  placeAt(from: string): Promise<NewPlace> {
+    return findNewPlace(this.#parts.settings, from);
   }
 
   /** True when a dump was requested; what becomes of it is the stream's to say. */

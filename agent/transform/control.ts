@@ -3,7 +3,7 @@
  * None of them is hot: they are made as objects and encoded by JSON.stringify.
  */
 import { createHash } from "node:crypto";
-import type { OutboundEvent, Position, SpooledEvent, TableEvent } from "../change.ts";
+import type { Checkpoint, OutboundEvent, Position, SpooledEvent, TableEvent } from "../change.ts";
 import type { ControlEncoder, EncodeContext, HeartbeatFacts, QuarantineVerdict } from "../ports.ts";
 import { eventFormMajor, sourceOf } from "./entity-plan.ts";
 import type { EntityPlan, Installation } from "./entity-plan.ts";
@@ -53,6 +53,14 @@ export interface GapFacts {
   readonly from: Position | null;
   readonly to: Position | null;
   readonly epoch: number;
+  readonly nowMs: number;
+}
+
+/** The source's history between two places, which was not read; the second begins a new epoch. */
+export interface HistoryGapFacts {
+  readonly from: Pick<Checkpoint, "epoch" | "file" | "position" | "gtidSet" | "newestCommitMs">;
+  readonly to: Pick<Checkpoint, "epoch" | "file" | "position" | "gtidSet">;
+  readonly entities: readonly string[];
   readonly nowMs: number;
 }
 
@@ -139,6 +147,38 @@ export class ControlEvents implements ControlEncoder {
     });
     const outbound = { id, payload, timeMs: event.commitTimeMs, queue: plan.topic, barrier: true };
     return { ...this.#outbound(outbound), capturedAtMs: context.capturedAtMs };
+  }
+
+  /**
+   * Changes between two places are lost to all entities. Its sequence is that of the new beginning:
+   * what a consumer has with a smaller one may have changed, or be gone, without an event.
+   */
+  historyGap({ from, to, entities, nowMs }: HistoryGapFacts): OutboundEvent {
+    const { instance, shop } = this.#installation;
+    const id = idOf(controlTypes.gap, instance, to.epoch);
+    const payload = this.#payload({
+      id,
+      type: controlTypes.gap,
+      subject: shop,
+      timeMs: nowMs,
+      topic: this.#topics.control,
+      traceId: traceIdOf(id),
+      sequence: sequenceOf(streamSequencePrefix(to.epoch, to), 0, 0),
+      data: {
+        entities,
+        from: `${from.file}:${from.position}`,
+        to: `${to.file}:${to.position}`,
+        from_gtid: from.gtidSet,
+        to_gtid: to.gtidSet,
+        from_time: from.newestCommitMs === 0 ? null : new Date(from.newestCommitMs).toISOString(),
+        reason: "POSITION_LOST",
+        resync: [],
+        previous_epoch: from.epoch,
+        epoch: to.epoch,
+        instance,
+      },
+    });
+    return this.#outbound({ id, payload, timeMs: nowMs, queue: this.#topics.control, barrier: false });
   }
 
   /** The mapping of an entity changed; a barrier in its queue. */

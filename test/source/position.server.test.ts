@@ -18,6 +18,8 @@ import {
   following,
   killDumps,
   rows,
+  settingsOf,
+  sourceOf,
   stopAll,
   useServer,
 } from "./following.ts";
@@ -226,6 +228,30 @@ for (const kind of kinds)
       await server.restart([`--log-bin=${join(server.binlogDir, "renamed")}`]);
       await assertLost(checkpoint, "files_renamed", /no file named binlog\.\d+ any more; it has renamed\./);
       await server.restart();
+    });
+
+    test("can be begun anew at the end, at a place, and at a GTID, but not inside a transaction", async () => {
+      const checkpoint = await captured();
+      await insert(2);
+      const { source } = sourceOf(settingsOf());
+      const { file, position, gtidSet } = checkpoint;
+      const words = [`${file}:${position}`, ...(kind.hasGtids && gtidSet !== null ? [gtidSet] : [])];
+      for (const from of words) {
+        const place = await source.placeAt(from);
+        const anew = follow({ after: { ...place, epoch: 9, newestCommitMs: 0 } });
+        await caughtUp(anew);
+        assert.equal(rows(anew.items).length, 2, from);
+        assert.equal(anew.items.at(-1)?.checkpoint.epoch, 9);
+        await anew.stop();
+      }
+      const end = await source.placeAt("current");
+      const idle = kind.hasGtids ? await source.placeAt(end.gtidSet ?? "") : end;
+      assert.deepEqual([idle.file, idle.position], [end.file, end.position]);
+      const events = await server.query(`SHOW BINLOG EVENTS IN '${file}' FROM ${position}`);
+      const inside = events.find(({ Event_type: type }) => String(type).startsWith("Write_rows"));
+      await assert.rejects(source.placeAt(`${file}:${String(inside?.["Pos"])}`), { code: "COMMAND_REFUSED" });
+      await assert.rejects(source.placeAt(`${file}:${position + 1}`), { code: "COMMAND_REFUSED" });
+      await assert.rejects(source.placeAt("binlog.999999:4"), { code: "POSITION_LOST" });
     });
 
     if (kind.hasGtids)

@@ -1,0 +1,59 @@
+/**
+ * The operator's way out of a lost position: capture begins anew at another place, in a new epoch,
+ * and consumers are told what could not be read between the two.
+ */
+import { type Checkpoint, nextEpoch, type OutboundEvent } from "./change.ts";
+import { AgentError } from "./kernel/errors.ts";
+import type { SpoolWriter } from "./ports.ts";
+import type { NewPlace } from "./source/new-place.ts";
+import type { HistoryGapFacts } from "./transform/control.ts";
+import type { Transform } from "./transform/transform.ts";
+
+export interface Beginning {
+  readonly epoch: number;
+  /** FILE:POSITION. */
+  readonly from: string;
+  readonly to: string;
+}
+
+export interface BeginningParts {
+  readonly spool: Pick<SpoolWriter, "checkpoint" | "append">;
+  readonly transform: Pick<Transform, "topics"> & {
+    readonly control: { historyGap(facts: HistoryGapFacts): OutboundEvent };
+  };
+  readonly placeAt: (from: string) => Promise<NewPlace>;
+  readonly nowMs: number;
+}
+
+/** The spool is asked for room this long. */
+const ROOM_MS = 10_000;
+
+/**
+ * Moves the position to `from` ("current", FILE:POSITION or a GTID). Position, epoch and gap event
+ * are written in one synced batch (invariant 1). Nothing may be captured meanwhile. Throws
+ * COMMAND_REFUSED where there is no position yet or the spool has no room, and what the look-up throws.
+ */
+export async function beginAnew(parts: BeginningParts, from: string): Promise<Beginning> {
+  const { spool, transform, nowMs } = parts;
+  const last = spool.checkpoint();
+  if (last === null) {
+    throw new AgentError("COMMAND_REFUSED", "the state has no position yet", {
+      hint: "START_POSITION says where a first start begins.",
+    });
+  }
+  const place = await parts.placeAt(from);
+  const epoch = nextEpoch(last, nowMs);
+  const checkpoint: Checkpoint = { ...place, epoch, newestCommitMs: last.newestCommitMs };
+  const entities = Object.keys(transform.topics.entities);
+  const gap = transform.control.historyGap({ from: last, to: checkpoint, entities, nowMs });
+  const noRoom = AbortSignal.timeout(ROOM_MS);
+  try {
+    await spool.append({ events: [gap], checkpoint }, noRoom);
+  } catch (error) {
+    if (!noRoom.aborted) throw error;
+    throw new AgentError("COMMAND_REFUSED", "the spool has no room for the event that tells of the gap", {
+      hint: "See SPOOL_BYTES_MAX and DISK_FREE_MIN; the spool drains when the cluster takes events.",
+    });
+  }
+  return { epoch, from: `${last.file}:${last.position}`, to: `${place.file}:${place.position}` };
+}
