@@ -7,7 +7,7 @@
  */
 import { Adoption, adoptState, guardMachine } from "./adoption.ts";
 import { CaptureRounds } from "./capture-rounds.ts";
-import { Capture } from "./capture.ts";
+import { Capture, type CaptureParts } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
 import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
@@ -106,18 +106,15 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   const instance = await guardIdentity(spool.meta, settings);
   const adoption = await openAdoption(parts, spool);
   const mapped = await openMapping({ parts, spool, observer, metrics, startedAtMs }, instance);
-  const completeness = new Completeness();
-  const atStart = spool.checkpoint();
-  if (atStart !== null) completeness.appended(atStart, spool.queues());
+  const completeness = completenessOf(spool);
   const onDurable = (checkpoint: Checkpoint): void => {
     completeness.appended(checkpoint, spool.queues());
     capture.wentOn();
   };
+  const newCapture = (): Capture =>
+    new Capture({ ...captureEnds(mapped), spool, observer, clock, onDurable });
   const capture: CaptureRounds = new CaptureRounds({
-    newCapture: () => {
-      const { source, transform: encoder } = mapped.rooms;
-      return new Capture({ source, encoder, spool, observer, clock, onDurable });
-    },
+    newCapture,
     sourceStatus: () => mapped.rooms.source.status(),
     sourceStepMs: () => mapped.rooms.source.lastStepMs,
     isBetweenTransactions: () => spool.checkpoint()?.partial === null,
@@ -209,6 +206,18 @@ function controlOf(mapped: MappingInUse): ControlEncoder {
     deadLetter: (event, verdict) => mapped.rooms.transform.control.deadLetter(event, verdict),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };
+}
+
+function captureEnds(mapped: MappingInUse): Pick<CaptureParts, "source" | "encoder"> {
+  return { source: mapped.rooms.source, encoder: mapped.rooms.transform };
+}
+
+/** Of what the state holds at the start. */
+function completenessOf(spool: Spool): Completeness {
+  const completeness = new Completeness();
+  const atStart = spool.checkpoint();
+  if (atStart !== null) completeness.appended(atStart, spool.queues());
+  return completeness;
 }
 
 async function openAdoption(parts: AgentParts, spool: Spool): Promise<Adoption | null> {
