@@ -22,8 +22,10 @@ import type { MachineFacts } from "./machine.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
 import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
+import { RunwayWatch } from "./runway-watch.ts";
 import type { ControlEncoder, HeartbeatFacts } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
+import { readRetention, type Retention } from "./source/retention.ts";
 import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
 import { guardIdentity } from "./state-guard.ts";
@@ -49,6 +51,7 @@ export interface AgentParts {
 export interface Agent {
   readonly spool: Spool;
   readonly mapped: MappingInUse;
+  readonly runway: RunwayWatch;
   readonly capture: CaptureRounds;
   readonly healing: Healing;
   readonly forwarder: Forwarder;
@@ -139,8 +142,11 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     rewound: () => completeness.restarted(),
   });
   if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
+  const readIt = (): Promise<Retention> => readRetention(sourceSettings(settings));
+  const runway = new RunwayWatch({ readRetention: readIt, spool, clock, log });
   const agent: Agent = {
     spool,
+    runway,
     healing,
     mapped,
     capture,
@@ -161,6 +167,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
       },
       source: capture,
       mapping: () => mapped.facts(),
+      runway: () => runway.facts(),
       spool,
       observer,
       nowMs: () => clock.wallMs(),

@@ -3,7 +3,7 @@
  * but the head of each queue comes from memory, and a head is read once.
  */
 import type { Checkpoint } from "./change.ts";
-import type { AgentFacts, HaltFacts, MappingFacts, QueueHead } from "./observe/facts.ts";
+import type { AgentFacts, HaltFacts, MappingFacts, QueueHead, RunwayFacts } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SpoolStats } from "./ports.ts";
 
@@ -19,6 +19,7 @@ export interface FactSources {
   readonly identity: Identity;
   readonly source: Pick<ChangeSource, "status"> & { readonly halted: HaltFacts | null };
   readonly mapping: () => MappingFacts;
+  readonly runway: () => RunwayFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
   readonly nowMs: () => number;
@@ -57,6 +58,7 @@ export class FactGatherer {
         quarantined: stats.quarantined,
         damagedQueues: stats.queues.filter(({ last, readable }) => readable < last).length,
       },
+      runway: this.#sources.runway(),
       heads,
       held: observer.heldTopics,
       intakeClosed: observer.closedIntake,

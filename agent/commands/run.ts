@@ -217,6 +217,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
     signals.stop.addEventListener("abort", () => resolve(), { once: true });
   });
   void tellStatus(listeners, notify, signals.stop);
+  void agent.runway.run(signals.stop);
   const reload = (): void => void reloadMapping({ agent, parts, listeners, notify, signals });
   // A state that waits to be adopted reads its mapping when it is opened anew.
   signals.onHangup(agent.adoption === null ? reload : () => undefined);

@@ -8,7 +8,13 @@ import type {
   PositionFacts,
   SpoolFacts,
 } from "../observe/facts.ts";
-import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
+import {
+  ageText,
+  binlogRunwayHours,
+  computeHealth,
+  type HealthLimits,
+  type HealthReport,
+} from "../observe/health.ts";
 import type { Liveness } from "../observe/liveness.ts";
 import type { SourceStatus } from "../ports.ts";
 
@@ -31,6 +37,11 @@ export interface StatusReport {
     readonly waiting: number;
     readonly oldestSeconds: number;
   }>;
+  readonly runway: {
+    /** Null: not known yet, or nothing is purged. */
+    readonly binlogHours: number | null;
+    readonly spoolHours: number | null;
+  };
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: AgentFacts["intakeClosed"];
   readonly lagSeconds: Readonly<Record<string, number>>;
@@ -60,6 +71,10 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
       waiting: head.waiting,
       oldestSeconds: (nowMs - head.capturedAtMs) / 1000,
     })),
+    runway: {
+      binlogHours: finite(binlogRunwayHours(facts)),
+      spoolHours: finite(facts.runway.spoolHours),
+    },
     held: facts.held,
     intakeClosed: facts.intakeClosed,
     lagSeconds: Object.fromEntries(facts.lagSeconds),
@@ -72,6 +87,11 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
 /** The error itself has more than belongs into a report. */
 function haltOf({ code, detail, message, hint }: HaltFacts): HaltFacts {
   return { code, detail, message, hint };
+}
+
+/** JSON has no infinity. */
+function finite(hours: number | null): number | null {
+  return hours !== null && Number.isFinite(hours) ? Math.round(hours * 100) / 100 : null;
 }
 
 /** Enough of a check that another version's answer is not misread. */

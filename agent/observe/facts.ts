@@ -58,6 +58,22 @@ export interface HaltFacts {
   readonly hint: string;
 }
 
+/** When the server purges what is still needed (source/retention.ts). */
+export interface BinlogRunwayFacts {
+  readonly purgeNotBeforeMs: number;
+  readonly by: "age" | "size" | "none" | "purged";
+  readonly expireSeconds: number | null;
+  readonly replicasNeeded: number;
+  readonly measuredAtMs: number;
+}
+
+export interface RunwayFacts {
+  /** Null until it was measured. */
+  readonly binlog: BinlogRunwayFacts | null;
+  /** Hours until the spool is full at the pace of the last minutes; null while that is not known. */
+  readonly spoolHours: number | null;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -73,6 +89,7 @@ export interface AgentFacts {
   readonly position: PositionFacts | null;
   /** Null where there is no spool (a run that prints its events). */
   readonly spool: SpoolFacts | null;
+  readonly runway: RunwayFacts;
   readonly heads: readonly QueueHead[];
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: { readonly code: string; readonly message: string } | null;

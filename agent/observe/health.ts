@@ -31,7 +31,7 @@ export function computeHealth(facts: AgentFacts, limits: HealthLimits): HealthRe
     dapr: checkDapr(facts),
     sync_lag: checkLag(facts, limits),
     spool: checkSpool(facts),
-    binlog_runway: healthy("not measured by this version", null),
+    binlog_runway: checkBinlogRunway(facts),
   };
   const all = Object.values(checks).every((check) => check.status === "healthy");
   return {
@@ -75,17 +75,50 @@ function checkLag({ lagSeconds }: AgentFacts, limits: HealthLimits): HealthCheck
   return unhealthy(`${worst.toFixed(1)} s on ${table}, more than ${limits.lagUnhealthySeconds} s`, latency);
 }
 
-function checkSpool({ spool, intakeClosed }: AgentFacts): HealthCheck {
+function checkSpool({ spool, intakeClosed, runway }: AgentFacts): HealthCheck {
   if (intakeClosed !== null) return unhealthy(`reading waits: ${intakeClosed.message}`, null);
   if (spool === null) return healthy("none: events are printed", null);
   if (spool.damagedQueues > 0) {
     return unhealthy(`${spool.damagedQueues} queues wait until damage of the spool is healed`, null);
   }
   const share = Math.round((spool.bytes / spool.bytesMax) * 100);
+  const { spoolHours } = runway;
+  const forecast =
+    spoolHours === null || spoolHours === Infinity ? "" : `; full in ${hoursText(spoolHours)} at this pace`;
   return healthy(
-    `${spool.events} events wait, ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)} (${share} %)`,
+    `${spool.events} events wait, ${formatBytes(spool.bytes)} of ${formatBytes(spool.bytesMax)} (${share} %)${forecast}`,
     null,
   );
+}
+
+/** Too little is what leaves no working day to react, unless the server never keeps that much. */
+const RUNWAY_HOURS_MIN = 12;
+
+/** Hours until the server may purge what is still needed; Infinity: never, null: not known yet. */
+export function binlogRunwayHours({ runway, nowMs }: AgentFacts): number | null {
+  if (runway.binlog === null) return null;
+  const { purgeNotBeforeMs, by } = runway.binlog;
+  return by === "purged" ? 0 : Math.max(0, (purgeNotBeforeMs - nowMs) / 3_600_000);
+}
+
+function checkBinlogRunway(facts: AgentFacts): HealthCheck {
+  const { binlog } = facts.runway;
+  const hours = binlogRunwayHours(facts);
+  if (binlog === null || hours === null) return healthy("not measured yet", null);
+  if (binlog.by === "purged") return unhealthy("the server has purged binlog that is still needed", null);
+  const replicas =
+    binlog.replicasNeeded > 0
+      ? `; nothing is purged while fewer than ${binlog.replicasNeeded} replicas are connected, so a stopped agent can fill the server's disk`
+      : "";
+  if (hours === Infinity) return healthy(`the server purges nothing by itself${replicas}`, null);
+  const what = binlog.by === "size" ? "by size, at the pace of the last minutes" : "by age";
+  const text = `what is still needed stays at least ${hoursText(hours)} (${what})${replicas}`;
+  const whole = binlog.expireSeconds === null ? Infinity : binlog.expireSeconds / 3600;
+  return hours < Math.min(RUNWAY_HOURS_MIN, whole / 2) ? unhealthy(text, null) : healthy(text, null);
+}
+
+function hoursText(hours: number): string {
+  return hours < 2 ? `${Math.round(hours * 60)} min` : ageText(hours * 3_600_000);
 }
 
 /** One line for systemd's status and the status screen. */

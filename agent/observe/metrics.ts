@@ -4,6 +4,7 @@
  */
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { AgentFacts } from "./facts.ts";
+import { binlogRunwayHours } from "./health.ts";
 
 const publishBuckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600];
 const fsyncBuckets = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5];
@@ -107,6 +108,16 @@ export const metricTable = {
     buckets: fsyncBuckets,
   },
   edge_agent_synced_bytes_total: { kind: "counter", help: "Bytes of synced writes.", labels: [] },
+  edge_agent_binlog_runway_hours: {
+    kind: "gauge",
+    help: "Hours that the server keeps at least what is still needed; +Inf: it purges nothing, NaN: not known.",
+    labels: [],
+  },
+  edge_agent_spool_runway_hours: {
+    kind: "gauge",
+    help: "Hours until the spool is full at the pace of the last minutes; +Inf: it does not grow, NaN: not known.",
+    labels: [],
+  },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
   edge_agent_quarantine_events: { kind: "gauge", help: "Events in quarantine.", labels: [] },
@@ -191,6 +202,8 @@ export class Metrics {
     const lag = this.gauge("sync_lag_seconds");
     for (const [table, seconds] of facts.lagSeconds) lag.set({ table }, seconds);
     this.#applySpool(facts);
+    this.gauge("edge_agent_binlog_runway_hours").set(binlogRunwayHours(facts) ?? Number.NaN);
+    this.gauge("edge_agent_spool_runway_hours").set(facts.runway.spoolHours ?? Number.NaN);
     const held = this.gauge("edge_agent_topic_held");
     held.reset();
     for (const { topic, code } of facts.held) held.set({ topic, code }, 1);

@@ -31,6 +31,16 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
       quarantined: 0,
       damagedQueues: 0,
     },
+    runway: {
+      binlog: {
+        purgeNotBeforeMs: NOW_MS + 7 * 86_400_000,
+        by: "age",
+        expireSeconds: 7 * 86_400,
+        replicasNeeded: 0,
+        measuredAtMs: NOW_MS,
+      },
+      spoolHours: null,
+    },
     heads: [],
     held: [],
     intakeClosed: null,
