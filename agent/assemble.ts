@@ -16,7 +16,7 @@ import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
 import { Healing, type HealingParts } from "./healing.ts";
-import { FactGatherer } from "./gather-facts.ts";
+import { FactGatherer, type Identity } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
 import { Metrics } from "./observe/metrics.ts";
@@ -142,8 +142,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     rewound: () => completeness.restarted(),
   });
   if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
-  const readIt = (): Promise<Retention> => readRetention(sourceSettings(settings));
-  const runway = new RunwayWatch({ readRetention: readIt, spool, clock, log });
+  const runway = watchRunway(settings, { spool, clock, log });
   const agent: Agent = {
     spool,
     runway,
@@ -158,13 +157,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     adoption,
     ready: false,
     facts: new FactGatherer({
-      identity: {
-        version: buildInfo.version,
-        shop: settings.shopName,
-        database: settings.dbName,
-        instance,
-        startedAtMs,
-      },
+      identity: identityOf(settings, instance, startedAtMs),
       source: capture,
       mapping: () => mapped.facts(),
       runway: () => runway.facts(),
@@ -205,6 +198,18 @@ function openMapping({ parts, spool, observer }: Opened, instance: string): Prom
   };
   const fieldHashKey = (): string | null => settings.fieldHashKey.read();
   return MappingInUse.open({ spool, makeRooms: roomsOf, fieldHashKey, clock, log }, parts.mapping);
+}
+
+function identityOf({ shopName, dbName }: Settings, instance: string, startedAtMs: number): Identity {
+  return { version: buildInfo.version, shop: shopName, database: dbName, instance, startedAtMs };
+}
+
+function watchRunway(
+  settings: Settings,
+  parts: Pick<ConstructorParameters<typeof RunwayWatch>[0], "spool" | "clock" | "log">,
+): RunwayWatch {
+  const ask = (): Promise<Retention> => readRetention(sourceSettings(settings));
+  return new RunwayWatch({ ...parts, readRetention: ask });
 }
 
 /** Control events as the mapping in use has them at the moment. */
