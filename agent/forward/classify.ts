@@ -33,6 +33,8 @@ export type PublishOutcome =
       readonly scope: HoldScope;
       /** From the Retry-After header; 0 where there was none. */
       readonly retryAfterMs: number;
+      /** No answer came in the time for it. */
+      readonly silent?: boolean;
     }
   | {
       /** Some entry's content was refused, and nothing of the request was published. */
@@ -185,9 +187,10 @@ const topicFaults: ReadonlySet<string> = new Set([
 /** Translates what undici, the sockets or TLS threw, by its code. */
 export function classifyFault(thrown: unknown): PublishOutcome {
   const code = codeOf(thrown) ?? "FORWARD_UNAVAILABLE";
-  const scope = topicFaults.has(code) ? "topic" : "all";
+  const silent = topicFaults.has(code);
+  const scope = silent ? "topic" : "all";
   const message = `the Dapr API cannot be reached or gave no answer (${code})`;
-  return { kind: "unavailable", code, message, scope, retryAfterMs: 0 };
+  return { kind: "unavailable", code, message, scope, retryAfterMs: 0, silent };
 }
 
 /** The most telling code: that of the cause where undici wraps one in a general socket error. */

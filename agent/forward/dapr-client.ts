@@ -2,6 +2,7 @@
  * One HTTP call to the Dapr API -> one PublishOutcome. No policy: what to do with an outcome is the
  * forwarder's business. Never throws for what the network or the API does.
  */
+import type { Dispatcher } from "undici";
 import type { OutboundEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
@@ -81,18 +82,21 @@ export class DaprClient implements Publisher {
   }
 
   async reachable(): Promise<boolean> {
+    let alone: Dispatcher | null = null;
     try {
-      const { statusCode, body } = await this.#transport.current().request({
+      alone = this.#transport.alone();
+      const { statusCode, body } = await alone.request({
         origin: this.#origin,
         path: `${this.#prefix}/v1.0/healthz`,
         method: "GET",
-        reset: true,
         signal: AbortSignal.timeout(PROBE_TIMEOUT_MS),
       });
       await body.dump();
       return statusCode > 0;
     } catch {
       return false;
+    } finally {
+      void alone?.destroy().catch(() => undefined);
     }
   }
 

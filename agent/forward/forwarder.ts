@@ -158,7 +158,8 @@ export class Forwarder implements Service {
     this.#look();
     const { signal } = this.#ending;
     const oldest = (): number | null => this.#startedAtMs.values().next().value?.atMs ?? null;
-    void runStallWatch(publisher, clock, oldest, signal).catch((thrown: unknown) => this.#fail(thrown));
+    const watch = { publisher, clock, oldestStartMs: oldest, unreachable: () => this.#holds.unreachable() };
+    void runStallWatch(watch, signal).catch((thrown: unknown) => this.#fail(thrown));
     if (this.#options.heartbeat !== null) {
       const parts = { publisher, encoder, clock, holds: this.#holds, ...this.#options.heartbeat };
       const quarantined = (): number => this.#settlement.quarantinedCount;

@@ -13,6 +13,9 @@ export const ALL_TOPICS = "*";
 /** Code of the hold that a storm of refusals brings about. */
 export const STORM = "STORM";
 
+/** Code of the hold while requests wait and the API does not answer on a fresh connection either. */
+export const NO_ANSWER = "NO_ANSWER";
+
 const RETRY_FIRST_MS = 200;
 const RETRY_MAX_MS = 2000;
 const REPORT_EVERY_MS = 30_000;
@@ -26,6 +29,8 @@ interface Hold {
   notBeforeMs: number;
   probing: boolean;
   reportedAtMs: number;
+  /** Only some events are affected: it is told, and requests go on. */
+  partial: boolean;
 }
 
 /** What the status and the heartbeat say of a hold. */
@@ -42,6 +47,8 @@ export interface HoldReason {
   readonly code: string;
   readonly message: string;
   readonly retryAfterMs: number;
+  /** No answer came at all: what holds everything may well go on. */
+  readonly silent?: boolean;
 }
 
 export type Gate = "open" | "probe" | "closed";
@@ -85,7 +92,8 @@ export class Holds {
   gate(topic: string, nowMs: number): Gate {
     if (this.#holds.size === 0) return "open";
     const all = this.#holds.get(ALL_TOPICS);
-    const own = this.#holds.get(topic);
+    const hold = this.#holds.get(topic);
+    const own = hold?.partial === true ? undefined : hold;
     if (all === undefined && own === undefined) return "open";
     return isDue(all, nowMs) && isDue(own, nowMs) ? "probe" : "closed";
   }
@@ -121,7 +129,8 @@ export class Holds {
     if (this.#holds.size === 0) return;
     this.#release(ALL_TOPICS);
     const own = this.#holds.get(topic);
-    if (own !== undefined && (own.code !== STORM || wasRefusedBefore)) this.#release(topic);
+    if (own === undefined || own.partial) return;
+    if (own.code !== STORM || wasRefusedBefore) this.#release(topic);
   }
 
   /** The API answered, so what held everything is over; the topic's own hold stays. */
@@ -132,40 +141,64 @@ export class Holds {
   /** Holds the topic, or everything, and sets when it is tried again. */
   hold(topic: string, reason: HoldReason): void {
     const name = reason.scope === "all" ? ALL_TOPICS : topic;
-    if (reason.scope === "topic") this.reached();
+    if (reason.scope === "topic" && reason.silent !== true) this.reached();
     const nowMs = this.#clock.monotonicMs();
     this.#attempts++;
     const known = this.#holds.get(name);
     // The failures of requests that were under way together count as one attempt.
-    if (known !== undefined && nowMs < known.notBeforeMs) return;
+    if (known !== undefined && !known.partial && nowMs < known.notBeforeMs) return;
     const attempts = (known?.attempts ?? 0) + 1;
     const delayMs = backoffDelayMs(attempts, { firstMs: RETRY_FIRST_MS, maxMs: RETRY_MAX_MS }, this.#random);
     const notBeforeMs = nowMs + Math.max(delayMs, reason.retryAfterMs);
     if (known === undefined) {
-      const { code, message } = reason;
-      const sinceMs = this.#clock.wallMs();
-      this.#holds.set(name, {
-        sinceMs,
-        code,
-        message,
-        attempts,
-        notBeforeMs,
-        probing: false,
-        reportedAtMs: nowMs,
-      });
-      this.#observer.held(name, code, message);
+      this.#add(name, reason, { attempts, notBeforeMs, reportedAtMs: nowMs, partial: false });
       return;
     }
+    const said = known.code;
+    known.partial = false;
     known.attempts = attempts;
     known.notBeforeMs = notBeforeMs;
     if (known.code !== STORM) {
       known.code = reason.code;
       known.message = reason.message;
     }
-    if (nowMs - known.reportedAtMs >= REPORT_EVERY_MS) {
+    if (known.code !== said) this.#observer.held(name, known.code, known.message);
+    else if (nowMs - known.reportedAtMs >= REPORT_EVERY_MS) {
       known.reportedAtMs = nowMs;
       this.#observer.held(name, known.code, `${known.message} (still, after ${attempts} attempts)`);
     }
+  }
+
+  /** Requests wait in vain, and the API is out of reach; over with the next answer. */
+  unreachable(): void {
+    if (this.#holds.has(ALL_TOPICS)) return;
+    const message = "requests get no answer, and neither does a fresh connection";
+    this.hold(ALL_TOPICS, { scope: "all", code: NO_ANSWER, message, retryAfterMs: 0 });
+  }
+
+  /**
+   * Some of the topic's events are not taken, again and again, while others pass: that is said, and
+   * nothing is held back but those. Over with `partlyOver`.
+   */
+  holdPartly(topic: string, code: string, message: string): void {
+    if (this.#holds.has(topic)) return;
+    const nowMs = this.#clock.monotonicMs();
+    const reason: HoldReason = { scope: "topic", code, message, retryAfterMs: 0 };
+    this.#add(topic, reason, { attempts: 1, notBeforeMs: 0, reportedAtMs: nowMs, partial: true });
+  }
+
+  /** Every event of the topic that was not taken before was taken now. */
+  partlyOver(topic: string): void {
+    if (this.#holds.get(topic)?.partial === true) this.#release(topic);
+  }
+
+  #add(
+    name: string,
+    { code, message }: HoldReason,
+    state: Pick<Hold, "attempts" | "notBeforeMs" | "reportedAtMs" | "partial">,
+  ): void {
+    this.#holds.set(name, { sinceMs: this.#clock.wallMs(), code, message, probing: false, ...state });
+    this.#observer.held(name, code, message);
   }
 
   /** Wall milliseconds that the topic stood on hold since the given time. */

@@ -21,6 +21,8 @@ export class Lane {
   /** Since when a partly filled batch waits for company, or null. */
   partialSinceMs: number | null = null;
   lastAcceptedAtMs: number | null = null;
+  /** Events that the broker did not take several times, while others passed. */
+  readonly failing = new Set<Slot>();
   /** Groups that were refused as a whole, to be tried in ever smaller requests; last in, first out. */
   readonly #suspects: Slot[][] = [];
   #delayed: Delayed[] = [];

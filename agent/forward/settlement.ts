@@ -23,6 +23,8 @@ type Refused = Extract<PublishOutcome, { kind: "refused" }>;
 /** Of one event, not of its topic: short, because its entity waits and others go on. */
 const RETRY_FIRST_MS = 100;
 const RETRY_MAX_MS = 2000;
+/** From this many failures on, some 2 s after the first, an event's waiting is told. */
+const FAILURES_TOLD = 5;
 
 export class Settlement {
   readonly #parts: SettlementParts;
@@ -76,6 +78,7 @@ export class Settlement {
   /** The event stands in quarantine: its entity goes on. */
   quarantined(lane: Lane, slot: Slot): void {
     this.#quarantined++;
+    if (lane.failing.size > 0) this.#noLongerFailing(lane, slot.event.topic, [slot]);
     lane.window.done(slot);
     this.#acknowledge(lane);
   }
@@ -86,6 +89,7 @@ export class Settlement {
     const wasRefused = slots.some((slot) => slot.refusals > 0);
     if (wasRefused && holds.of(topic)?.code === STORM) lane.refusals.clear();
     holds.accepted(topic, wasRefused);
+    if (lane.failing.size > 0) this.#noLongerFailing(lane, topic, slots);
     lane.refusals.accepted(slots.length);
     lane.lastAcceptedAtMs = wallMs;
     this.#lastAcceptedAtMs = wallMs;
@@ -121,8 +125,17 @@ export class Settlement {
     this.#failed(failed);
     for (const slot of failed) {
       slot.failures++;
+      if (slot.failures >= FAILURES_TOLD) lane.failing.add(slot);
       this.#delay(lane, slot, slot.failures);
     }
+    if (lane.failing.size === 0) return;
+    const message = "the broker takes some events, and others not";
+    this.#parts.holds.holdPartly(topic, outcome.code, message);
+  }
+
+  #noLongerFailing(lane: Lane, topic: string, slots: readonly Slot[]): void {
+    for (const slot of slots) lane.failing.delete(slot);
+    if (lane.failing.size === 0) this.#parts.holds.partlyOver(topic);
   }
 
   #refused(lane: Lane, slots: Slot[], outcome: Refused): void {

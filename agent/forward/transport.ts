@@ -71,6 +71,11 @@ export class Transport {
     return this.#dispatcher;
   }
 
+  /** One with connections of its own, which the caller destroys. Throws as `current` does. */
+  alone(): Dispatcher {
+    return this.#open();
+  }
+
   /** Cuts all connections: requests under way fail, and the next one connects afresh. */
   async reset(): Promise<void> {
     const old = this.#dispatcher;

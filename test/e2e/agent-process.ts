@@ -185,6 +185,19 @@ export class AgentProcess {
     return this.#get(this.#ports.health, "/health");
   }
 
+  /** The status of /health (200 or 503), or null while it does not answer. */
+  async healthStatus(): Promise<number | null> {
+    try {
+      const answer = await fetch(`http://127.0.0.1:${this.#ports.health}/health`, {
+        method: "HEAD",
+        signal: AbortSignal.timeout(2_000),
+      });
+      return answer.status;
+    } catch {
+      return null;
+    }
+  }
+
   /** Sum of a metric over its labels; null while the agent does not answer. */
   async metric(name: string, labels = ""): Promise<number | null> {
     const text = await this.metrics();

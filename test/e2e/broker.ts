@@ -1,5 +1,5 @@
 /** The cluster's edge for tests: a real Redis and a real daprd in front of it, which can be cut off. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { gatewayConfigFile, writeClusterFiles } from "../servers/cluster-files.ts";
@@ -10,6 +10,8 @@ export interface Broker {
   readonly redis: RedisServer;
   readonly gateway: DaprdServer;
   readonly token: string;
+  /** daprd's component file; with `hotReload` a change of it takes effect while daprd runs. */
+  readonly componentFile: string;
   /** Both gone at once (kill -9), as when a site loses its power. */
   cutOff(): Promise<void>;
   /** Both back: Redis first, since daprd ends without it. */
@@ -17,8 +19,18 @@ export interface Broker {
   stop(): Promise<void>;
 }
 
+/** Given the port of a server, the port under which its client is to reach it: that of a proxy. */
+export type Way = (port: number) => Promise<number>;
+
+export interface BrokerOptions {
+  /** The way between daprd and Redis; default none, daprd connects to Redis itself. */
+  readonly way?: Way;
+  /** Lets daprd watch its component file and take changes without a restart. */
+  readonly hotReload?: boolean;
+}
+
 /** Starts Redis and the daprd that takes the agent's events, with the files of cluster/. */
-export async function startBroker(): Promise<Broker> {
+export async function startBroker(options: BrokerOptions = {}): Promise<Broker> {
   const token = "token-of-the-test";
   const directory = mkdtempSync(join(tmpdir(), "mea-gateway-"));
   const redis = await startRedis();
@@ -27,15 +39,18 @@ export async function startBroker(): Promise<Broker> {
     rmSync(directory, { recursive: true, force: true });
   };
   try {
+    const redisPort = (await options.way?.(redis.port)) ?? redis.port;
+    const resourcesDir = writeClusterFiles(join(directory, "resources"), { redisPort, role: "gateway" });
     const gateway = await startDaprd({
-      resourcesDir: writeClusterFiles(directory, { redisPort: redis.port, role: "gateway" }),
-      configFile: gatewayConfigFile,
+      resourcesDir,
+      configFile: options.hotReload === true ? hotReloadConfig(directory) : gatewayConfigFile,
       token,
     });
     return {
       redis,
       gateway,
       token,
+      componentFile: join(resourcesDir, "pubsub-redis.yaml"),
       cutOff: async () => {
         await Promise.all([gateway.kill(), redis.kill()]);
       },
@@ -52,4 +67,12 @@ export async function startBroker(): Promise<Broker> {
     await clean();
     throw thrown;
   }
+}
+
+/** The gateway's own Configuration with the one feature added. */
+function hotReloadConfig(directory: string): string {
+  const file = join(directory, "configuration.yaml");
+  const features = "  features:\n    - name: HotReload\n      enabled: true\n";
+  writeFileSync(file, readFileSync(gatewayConfigFile, "utf8") + features);
+  return file;
 }

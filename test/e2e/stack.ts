@@ -22,7 +22,7 @@ import type { ShopIdentity } from "../oracle/source-rows.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import { type KindOptions, type ServerKind, usualKind } from "../servers/matrix.ts";
 import { AgentProcess, type AgentForm } from "./agent-process.ts";
-import { startBroker, type Broker } from "./broker.ts";
+import { startBroker, type Broker, type BrokerOptions, type Way } from "./broker.ts";
 import type { MemoryCgroup } from "./memory.ts";
 
 export interface StackOptions {
@@ -39,6 +39,11 @@ export interface StackOptions {
   readonly stateDir?: string;
   /** Without daprd and Redis: the agent finds nobody at its endpoint. */
   readonly brokerless?: boolean;
+  readonly broker?: BrokerOptions;
+  /** Between the agent and daprd; default none. */
+  readonly wayToDapr?: Way;
+  /** Between the agent and the database, over TCP then; default the socket. */
+  readonly wayToDatabase?: Way;
 }
 
 /** A loopback port on which nothing listens: every connection is refused at once. */
@@ -78,21 +83,26 @@ export class Stack {
       // MariaDB's tables of numbers (seq_1_to_9) are only found where some database is selected.
       await database.query(`USE \`${identity.database}\``);
       const user = await database.createAgentUser();
-      broker = options.brokerless === true ? null : await startBroker();
+      broker = options.brokerless === true ? null : await startBroker(options.broker);
+      const databasePort = await options.wayToDatabase?.(database.port);
+      const daprPort = broker === null ? undefined : await options.wayToDapr?.(broker.gateway.httpPort);
       const agent = await AgentProcess.prepare({
         ...(options.form === undefined ? {} : { form: options.form }),
         ...(options.nodeOptions === undefined ? {} : { nodeOptions: options.nodeOptions }),
         ...(options.cgroup === undefined ? {} : { cgroup: options.cgroup }),
         ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),
         settings: {
-          MAGENTO_DB_SOCKET: database.socket,
+          ...(databasePort === undefined
+            ? { MAGENTO_DB_SOCKET: database.socket }
+            : { MAGENTO_DB_HOST: "127.0.0.1", MAGENTO_DB_PORT: String(databasePort) }),
           MAGENTO_DB_USER: user.user,
           MAGENTO_DB_PASS: user.password,
           MAGENTO_DB_NAME: identity.database,
           MAGENTO_TABLE_PREFIX: identity.prefix === "" ? undefined : identity.prefix,
           SHOP_NAME: identity.shop,
           IDENTITY_NAMESPACE: identity.namespace,
-          DAPR_HTTP_ENDPOINT: broker?.gateway.endpoint ?? nobody,
+          DAPR_HTTP_ENDPOINT:
+            daprPort === undefined ? (broker?.gateway.endpoint ?? nobody) : `http://127.0.0.1:${daprPort}`,
           DAPR_API_TOKEN: broker?.token,
           SNAPSHOT_MODE: "never",
           // The machine that runs tests may be fuller than a shop's volume is allowed to be.
@@ -151,7 +161,8 @@ export class Stack {
   /** One row of its own in each table; the words by which its event is found in the stream. */
   async #mark(): Promise<ReadonlyMap<string, string>> {
     this.#markers += 1;
-    const number = 3_000_000_000 + this.#markers;
+    // Downwards: upwards they would meet the rows that auto-increment puts behind the first of them.
+    const number = 3_000_000_000 - this.#markers;
     const name = `marker-${this.#markers}`;
     const table = (plain: string): string =>
       `\`${this.identity.database}\`.\`${this.identity.prefix}${plain}\``;

@@ -35,8 +35,8 @@ export interface DaprdServer {
   log(): string;
   /** kill -9. */
   kill(): Promise<void>;
-  /** Starts it again on the same ports, after a stop in order if it runs. */
-  restart(): Promise<void>;
+  /** Starts it again on the same ports, after a stop in order if it runs; with another token if one is given. */
+  restart(token?: string): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -73,11 +73,13 @@ class Daprd implements DaprdServer {
   readonly #options: DaprdOptions;
   readonly #ports: Ports;
   readonly #directory = throwAwayDirectory("daprd");
+  #token: string | undefined;
   #process: ServerProcess | null = null;
 
   constructor(binary: string, options: DaprdOptions, ports: Ports) {
     this.#binary = binary;
     this.#options = options;
+    this.#token = options.token;
     this.#ports = ports;
     this.httpPort = ports.http;
     this.grpcPort = ports.grpc;
@@ -103,7 +105,7 @@ class Daprd implements DaprdServer {
       args: this.#args(),
       logFile: join(this.#directory, "daprd.log"),
       env: {
-        DAPR_API_TOKEN: this.#options.token,
+        DAPR_API_TOKEN: this.#token,
         NAMESPACE: this.#options.namespace ?? "production",
       },
     });
@@ -115,8 +117,9 @@ class Daprd implements DaprdServer {
     await this.#process?.kill();
   }
 
-  async restart(): Promise<void> {
+  async restart(token?: string): Promise<void> {
     await this.#process?.stop();
+    if (token !== undefined) this.#token = token;
     await this.start();
   }
 

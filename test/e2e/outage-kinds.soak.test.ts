@@ -1,0 +1,3 @@
+import { declareCampaign } from "./outage-tests.ts";
+
+declareCampaign({ events: 20_000, pairs: 12 });
