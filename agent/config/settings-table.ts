@@ -263,7 +263,7 @@ export const settingsTable = {
   mappingFile: optional(absolutePath, "none", {
     name: "MAPPING_FILE",
     group: "Mapping",
-    text: "JSON file that extends or replaces the default mapping.",
+    text: "JSON file that extends or replaces the default mapping. SIGHUP has it read again.",
   }),
   fieldHashKey: secret("field-hash-key", {
     name: "FIELD_HASH_KEY",
