@@ -132,7 +132,6 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
       syncIntervalMs: settings.syncIntervalMs,
       maxRetries: settings.maxRetries,
       quarantineMax: settings.quarantineMax,
-      quarantinedAtStart: spool.quarantined.count,
       rateMax: settings.forwardRateMax,
       heartbeat: { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) },
     },
@@ -216,6 +215,7 @@ function watchRunway(
 function controlOf(mapped: MappingInUse): ControlEncoder {
   return {
     deadLetter: (event, verdict) => mapped.rooms.transform.control.deadLetter(event, verdict),
+    about: (event) => mapped.rooms.transform.control.about(event),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };
 }

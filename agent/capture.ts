@@ -28,6 +28,7 @@ interface EncodedBatch {
   readonly events: OutboundEvent[];
   readonly checkpoint: Checkpoint;
   readonly rows: number;
+  readonly suppressed: number;
 }
 
 /**
@@ -152,7 +153,8 @@ export class Capture implements Service {
         checkpoint = this.#countEvents(checkpoint, made.length);
       }
     }
-    return checkpoint === null ? null : { events, checkpoint, rows };
+    const suppressed = this.#parts.encoder.takeSuppressed();
+    return checkpoint === null ? null : { events, checkpoint, rows, suppressed };
   }
 
   /** The source knows rows, only this loop knows how many events they made. */
@@ -175,7 +177,7 @@ export class Capture implements Service {
       this.#parts.observer.batchCaptured({
         rows: batch.rows,
         events: batch.events.length,
-        suppressed: Math.max(0, batch.rows - batch.events.length),
+        suppressed: batch.suppressed,
       });
       this.#parts.onDurable?.(batch.checkpoint);
       return null;

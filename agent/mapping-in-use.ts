@@ -171,7 +171,12 @@ async function announce(parts: MappingInUseParts, made: Generation, signal: Abor
   const checkpoint: Checkpoint | null = spool.checkpoint();
   if (checkpoint !== null && changes.length > 0) {
     const events: OutboundEvent[] = changes.map((change) =>
-      made.rooms.transform.schemaChanged({ ...change, epoch: checkpoint.epoch, nowMs: clock.wallMs() }),
+      made.rooms.transform.schemaChanged({
+        ...change,
+        epoch: checkpoint.epoch,
+        position: checkpoint,
+        nowMs: clock.wallMs(),
+      }),
     );
     await spool.append({ events, checkpoint }, signal);
     for (const { entity, schemaVersion } of changes) {

@@ -50,6 +50,8 @@ export interface EventEncoder {
    * `synced_at`.
    */
   encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[];
+  /** Changes since the last call that touched no mapped field and so gave no event. */
+  takeSuppressed(): number;
 }
 
 /** Where encoded payloads are put. */
@@ -125,8 +127,12 @@ export interface QueueReader {
   read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]>;
   /** Everything up to `through` may be trimmed. Lazily persisted: a lost ack is a redelivery. */
   ack(queue: string, through: Seq): void;
-  /** Durable when it resolves. The record itself leaves its queue by `ack`. */
+  /**
+   * Durable when it resolves. The record itself leaves its queue by `ack`. One that lies there
+   * already (after a crash, or a retry in vain) is replaced and keeps its time.
+   */
   quarantine(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void>;
+  readonly quarantined: QuarantineRoom;
   /** Calls back after each durable append, with the queues that grew. Returns the unsubscriber. */
   onAppended(listener: (queues: readonly string[]) => void): () => void;
 }
@@ -136,13 +142,55 @@ export interface ReadLimits {
   readonly maxBytes: number;
 }
 
-export interface QuarantineVerdict {
+/** Why an event was given up. */
+export interface GivenUp {
   /** Why, as a stable code: Dapr's errorCode or the agent's. */
   readonly code: string;
   readonly reason: string;
   readonly attempts: number;
+}
+
+export interface QuarantineVerdict extends GivenUp {
   /** Whether the broker has the dead letter; false when that was refused too. */
   readonly deadLetterAccepted: boolean;
+  /** What the event is about; null where its payload does not say. */
+  readonly about: EventFacts | null;
+}
+
+/** What an event is about, read from its payload: names, key and place, never another value. */
+export interface EventFacts {
+  readonly entity: string | null;
+  /** The entity's UUID. */
+  readonly id: string | null;
+  readonly magentoId: string | number | null;
+  readonly sequence: string | null;
+  /** Size of the CloudEvent's text; of an oversize event the size that it would have had. */
+  readonly bytes: number;
+}
+
+export interface QuarantinedEvent {
+  readonly event: SpooledEvent;
+  readonly verdict: QuarantineVerdict;
+  readonly quarantinedAtMs: number;
+  /** Sequence of a newer event of the same entity that was accepted since; null while there is none. */
+  readonly overtakenBy: string | null;
+}
+
+/** What lies in quarantine, as the forwarder sees it. */
+export interface QuarantineRoom {
+  readonly count: number;
+  /** The event by its CloudEvent id, or null. Rejects with SPOOL_CORRUPT when it is damaged. */
+  find(id: string): Promise<QuarantinedEvent | null>;
+  /** Whether the event with this number of the queue lies there. */
+  has(queue: string, seq: Seq): boolean;
+  /** Whether `accepted` wants to hear of this event. Cheap: asked for every accepted one. */
+  concerns(event: SpooledEvent): boolean;
+  /**
+   * The broker has the event, which `concerns` named. A quarantined event of the same entity with a
+   * smaller sequence is overtaken from now on, and the event itself is in quarantine no longer.
+   * On disk no later than the acknowledgement that covers the event.
+   */
+  accepted(event: SpooledEvent, sequence: string | null): void;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -150,7 +198,9 @@ export interface QuarantineVerdict {
 
 export interface ControlEncoder {
   /** The dead letter of an event, in wire form. `payload` is left out over the limit. */
-  deadLetter(event: SpooledEvent, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">): OutboundEvent;
+  deadLetter(event: SpooledEvent, verdict: GivenUp): OutboundEvent;
+  /** What an event is about; null where its payload does not say. */
+  about(event: SpooledEvent): EventFacts | null;
   /** One heartbeat, in wire form. */
   heartbeat(facts: HeartbeatFacts): OutboundEvent;
 }
@@ -203,6 +253,7 @@ export interface SpoolQueueStats extends QueueState {
 }
 
 export interface CaptureObserver {
+  /** `suppressed`: changes that touched no mapped field and so gave no event. */
   batchCaptured(facts: { readonly rows: number; readonly events: number; readonly suppressed: number }): void;
   /** Newest commit time the source has shown, for lag. */
   commitSeen(commitTimeMs: number): void;

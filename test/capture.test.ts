@@ -3,6 +3,11 @@ import { test } from "node:test";
 import { Capture } from "../agent/capture.ts";
 import type { Checkpoint, OutboundEvent, SourceItem, TransactionPart } from "../agent/change.ts";
 import { AgentError } from "../agent/kernel/errors.ts";
+import { Metrics } from "../agent/observe/metrics.ts";
+import { Observer } from "../agent/observe/observer.ts";
+import { factsOf, LinesLog } from "./observe/facts.ts";
+import { Changes, makeTransform, partOf } from "./transform/parts.ts";
+import { sampleOf } from "./transform/rows.ts";
 import { systemClock } from "../agent/kernel/service.ts";
 import type {
   AppendBatch,
@@ -86,6 +91,10 @@ class OneEventEach implements EventEncoder {
       oversize: false,
       payload: Buffer.from('"x"'),
     }));
+  }
+
+  takeSuppressed(): number {
+    return 0;
   }
 }
 
@@ -203,4 +212,30 @@ test("stop waits for the append under way", async () => {
   await capture.stop();
   await running;
   assert.equal(durable, true);
+});
+
+test("counts as suppressed what touched no mapped field, not what was merged or changed its key", async () => {
+  const transform = makeTransform();
+  const { row } = sampleOf("order");
+  const changes = new Changes(transform)
+    // One event for three changes, two for one, none for the last.
+    .insert("sales_order", row)
+    .update("sales_order", row, { ...row, status: "complete" })
+    .update("sales_order", { ...row, status: "complete" }, { ...row, status: "closed" })
+    .update("sales_order", { ...row, entity_id: 7 }, { ...row, entity_id: 8 })
+    .update("sales_order", { ...row, entity_id: 9 }, { ...row, entity_id: 9 });
+  const metrics = new Metrics(async () => factsOf());
+  const observer = new Observer(metrics, new LinesLog(), systemClock);
+  const capture = new Capture({
+    source: sourceOf([[partOf(changes.list)], [partOf([])]]),
+    encoder: transform,
+    spool: { checkpoint: () => null, append: async () => undefined },
+    observer,
+    clock: systemClock,
+  });
+  await capture.run();
+  const text = await metrics.scrape();
+  assert.match(text, /^edge_agent_rows_captured_total 5$/m);
+  assert.match(text, /^edge_agent_events_captured_total 3$/m);
+  assert.match(text, /^edge_agent_suppressed_total 1$/m);
 });

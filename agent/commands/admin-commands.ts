@@ -1,16 +1,29 @@
 /**
- * What the running agent does for root over the admin socket: everything that changes state or
- * shows row data. Each of these leaves a line in the log; its arguments are checked by the command.
+ * What the running agent does for its operators, by socket. A new command is a row here, and a file
+ * with what it does; it checks its arguments itself (control/protocol.ts has the tools).
  */
 import type { Agent } from "../assemble.ts";
 import type { ControlCommands } from "../control/control-server.ts";
-import { textArgument } from "../control/protocol.ts";
+import { type ControlArguments, flagArgument, textArgument } from "../control/protocol.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { type Beginning, beginAnew } from "../new-beginning.ts";
 import { buildInfo } from "./build-info.ts";
+import { type Choice, QuarantineDesk } from "./quarantine-desk.ts";
 
-/** The dispatch table: a new command is a row here, and a file with what it does. */
+/** For the service's group: nothing that changes state or shows row data. */
+export function readOnlyCommands(
+  agent: Pick<Agent, "spool">,
+  status: () => Promise<unknown>,
+): ControlCommands {
+  const desk = new QuarantineDesk(agent.spool.quarantined, systemClock);
+  return {
+    status,
+    "quarantine.list": () => desk.list(),
+  };
+}
+
+/** For root alone: everything else. Each of them leaves a line in the log. */
 export function adminCommands(agent: Agent): ControlCommands {
   return {
     adopt: async () => {
@@ -19,6 +32,19 @@ export function adminCommands(agent: Agent): ControlCommands {
     },
     "position restart": (args) => restartPosition(agent, textArgument(args, "from")),
     version: async () => ({ ...buildInfo, instance: agent.instance }),
+    ...quarantineCommands(agent),
+  };
+}
+
+export function quarantineCommands(agent: Pick<Agent, "spool" | "forwarder">): ControlCommands {
+  const desk = new QuarantineDesk(agent.spool.quarantined, systemClock);
+  return {
+    "quarantine.show": (args) => desk.show(textArgument(args, "id")),
+    "quarantine.retry": (args) => desk.retry(choiceOf(args), (id) => agent.forwarder.retry(id)),
+    "quarantine.drop": async (args) => {
+      if (!flagArgument(args, "yes")) throw new AgentError("USAGE", "drop deletes for good; say yes");
+      return desk.drop(choiceOf(args));
+    },
   };
 }
 
@@ -34,4 +60,9 @@ async function restartPosition(agent: Agent, from: string): Promise<Beginning> {
     );
   }, true);
   return made.promise;
+}
+
+/** All of them only where that is said: a forgotten id must not mean everything. */
+function choiceOf(args: ControlArguments): Choice {
+  return flagArgument(args, "all") ? { id: null } : { id: textArgument(args, "id") };
 }

@@ -7,6 +7,12 @@ import { checkCommand } from "./check.ts";
 import { type Command, commandHelp, type Output, parseArguments, usageError } from "./command.ts";
 import { mappingSchemaCommand, mappingShowCommand } from "./mapping.ts";
 import { positionRestartCommand } from "./position.ts";
+import {
+  quarantineDropCommand,
+  quarantineListCommand,
+  quarantineRetryCommand,
+  quarantineShowCommand,
+} from "./quarantine.ts";
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
@@ -19,6 +25,10 @@ export const commands: readonly Command[] = [
   positionRestartCommand,
   adoptCommand,
   spoolVerifyCommand,
+  quarantineListCommand,
+  quarantineShowCommand,
+  quarantineRetryCommand,
+  quarantineDropCommand,
   mappingShowCommand,
   mappingSchemaCommand,
   versionCommand,

@@ -8,7 +8,7 @@ import { computeHealth, statusLine } from "../observe/health.ts";
 import { computeLiveness, type Liveness, type LoopPulse } from "../observe/liveness.ts";
 import { json, StatusServer } from "../observe/status-server.ts";
 import { capturePulse, forwardPulse } from "../pulses.ts";
-import { adminCommands } from "./admin-commands.ts";
+import { adminCommands, readOnlyCommands } from "./admin-commands.ts";
 import { statusReport } from "./status-report.ts";
 
 export interface ListenerOptions {
@@ -59,7 +59,7 @@ export class Listeners {
       mode: 0o660,
       log,
       audited: false,
-      commands: { status: async () => this.#statusReport() },
+      commands: readOnlyCommands(agent, () => this.#statusReport()),
     });
     this.#admin = new ControlServer({
       path: options.sockets.admin,

@@ -2,7 +2,7 @@
  * The state of an agent that does not run, for commands that change it. LevelDB's lock keeps a
  * running one's closed.
  */
-import { existsSync, statSync } from "node:fs";
+import { accessSync, existsSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { diskLimits, stateDirectory, volumeOf } from "../config/derived.ts";
 import { takeSupervisor } from "../config/load.ts";
@@ -17,7 +17,7 @@ import type { Output } from "./command.ts";
  * Opens it, does the work and closes it, as the user that owns it: files that root leaves there
  * would be closed to the agent. Settings that only root can read have to be read before.
  *
- * Throws COMMAND_REFUSED where there is no state, and what opening it throws.
+ * Throws COMMAND_REFUSED where there is no state, CONTROL_RIGHTS where it is another user's, and what opening it throws.
  */
 export async function withStoppedState<T>(
   settings: Settings,
@@ -25,7 +25,11 @@ export async function withStoppedState<T>(
   work: (spool: Spool) => Promise<T>,
 ): Promise<T> {
   const stateDir = stateDirectory(settings, takeSupervisor());
-  if (!existsSync(join(stateDir, "state.json"))) {
+  const marker = join(stateDir, "state.json");
+  if (!existsSync(marker)) {
+    if (isClosed(marker)) {
+      throw new AgentError("CONTROL_RIGHTS", `the state in ${stateDir} is closed to this user`);
+    }
     throw new AgentError("COMMAND_REFUSED", `there is no state in ${stateDir}`, {
       hint: "See STATE_DIR; --env-file names the settings of another agent.",
     });
@@ -51,6 +55,15 @@ export async function withStoppedState<T>(
     return await work(spool);
   } finally {
     await spool.close();
+  }
+}
+
+function isClosed(path: string): boolean {
+  try {
+    accessSync(path);
+    return false;
+  } catch (error) {
+    return error instanceof Error && "code" in error && error.code === "EACCES";
   }
 }
 

@@ -120,7 +120,7 @@ export function errorsPage(): string {
 
 const exitTexts: Readonly<Record<number, string>> = {
   0: "stopped as asked, or the command succeeded",
-  1: "`check` found faults, or `status --wait-healthy` waited in vain",
+  1: "`check` found faults, `status --wait-healthy` waited in vain, or the agent refused a command",
   2: "`status`: the agent runs, and something is unhealthy",
   64: "the command line is wrong; systemd does not restart",
   69: "no agent is running",

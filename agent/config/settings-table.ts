@@ -298,7 +298,7 @@ export const settingsTable = {
   quarantineMax: setting(integer(1, 1_000_000), "100", {
     name: "QUARANTINE_MAX",
     group: "Delivery",
-    text: "Refused events in quarantine above which a topic is held: a storm is a wrong setting, not poison.",
+    text: "Most events in quarantine, refused or too large. A topic that would need more is held until there is room.",
   }),
   quarantineKeepDays: setting(integer(1, 3650), "30", {
     name: "QUARANTINE_KEEP_DAYS",

@@ -110,6 +110,8 @@ export class ControlServer {
       const end = line.indexOf("\n");
       if (end < 0 && line.length <= REQUEST_BYTES_MAX) return;
       socket.off("data", onData);
+      // From here on it is the command that takes its time, not the client.
+      socket.setTimeout(0);
       void this.#answer(end < 0 ? "" : line.slice(0, end)).then((answer) =>
         socket.end(`${JSON.stringify(answer)}\n`),
       );

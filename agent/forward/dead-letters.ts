@@ -4,7 +4,7 @@
  * for its content, quarantine alone keeps the event and the stream goes on.
  */
 import type { OutboundEvent } from "../change.ts";
-import type { ControlEncoder, ForwardObserver, QuarantineVerdict, QueueReader } from "../ports.ts";
+import type { ControlEncoder, ForwardObserver, GivenUp, QueueReader } from "../ports.ts";
 import type { Clock } from "../kernel/service.ts";
 import type { PublishOutcome } from "./classify.ts";
 import type { Publisher } from "./dapr-client.ts";
@@ -26,12 +26,10 @@ export interface DeadLetterParts {
   readonly onQuarantined: (lane: Lane, slot: Slot) => void;
 }
 
-type Verdict = Omit<QuarantineVerdict, "deadLetterAccepted">;
-
 interface Item {
   readonly lane: Lane;
   readonly slot: Slot;
-  readonly verdict: Verdict;
+  readonly verdict: GivenUp;
   readonly letter: OutboundEvent;
 }
 
@@ -51,7 +49,7 @@ export class DeadLetters {
     return this.#items.length;
   }
 
-  add(lane: Lane, slot: Slot, verdict: Verdict): void {
+  add(lane: Lane, slot: Slot, verdict: GivenUp): void {
     this.#items.push({ lane, slot, verdict, letter: this.#parts.encoder.deadLetter(slot.event, verdict) });
   }
 
@@ -131,7 +129,8 @@ export class DeadLetters {
   async #quarantine(items: readonly Item[], deadLetterAccepted: boolean): Promise<void> {
     for (const item of items) {
       const { lane, slot, verdict } = item;
-      await this.#parts.reader.quarantine(slot.event, { ...verdict, deadLetterAccepted });
+      const about = this.#parts.encoder.about(slot.event);
+      await this.#parts.reader.quarantine(slot.event, { ...verdict, deadLetterAccepted, about });
       this.#items = this.#items.filter((other) => other !== item);
       this.#parts.observer.quarantined(slot.event.table, verdict.code);
       this.#parts.onQuarantined(lane, slot);

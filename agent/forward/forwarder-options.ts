@@ -11,8 +11,6 @@ export interface ForwarderOptions {
   readonly maxRetries: number;
   /** QUARANTINE_MAX. */
   readonly quarantineMax: number;
-  /** Events that were in quarantine before this start. */
-  readonly quarantinedAtStart?: number;
   /** FORWARD_RATE_MAX in events a second, or null. */
   readonly rateMax: number | null;
   /** null sends no heartbeats. */

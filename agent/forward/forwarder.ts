@@ -7,6 +7,7 @@
  * of different entities (invariant 5), queues do not wait for each other (invariant 4), and an event
  * leaves only when it was accepted or stands in quarantine (invariant 3).
  */
+import type { SpooledEvent } from "../change.ts";
 import type { ControlEncoder, ForwardObserver, QueueReader } from "../ports.ts";
 import { assert } from "../kernel/assert.ts";
 import { asError } from "../kernel/errors.ts";
@@ -21,7 +22,7 @@ import { Holds } from "./holds.ts";
 import { Lane } from "./lane.ts";
 import { eventsOf, type Slot } from "./queue-window.ts";
 import { RateLimit } from "./rate-limit.ts";
-import { stormRule, type StormRule } from "./refusals.ts";
+import { Retries, type RetryOutcome } from "./retries.ts";
 import { Settlement } from "./settlement.ts";
 import { runStallWatch } from "./stall-watch.ts";
 import { forwarderStatus, type ForwarderStatus } from "./status.ts";
@@ -53,12 +54,12 @@ export class Forwarder implements Service {
   readonly #parts: ForwarderParts;
   readonly #options: ForwarderOptions;
   readonly #limits: Limits;
-  readonly #rule: StormRule;
   readonly #holds: Holds;
   readonly #rate: RateLimit;
   readonly #alarm: Alarm;
   readonly #deadLetters: DeadLetters;
   readonly #settlement: Settlement;
+  readonly #retries: Retries;
   readonly #lanes: Lane[] = [];
   readonly #laneOf = new Map<string, Lane>();
   /** Start times of the requests under way, oldest first. */
@@ -79,7 +80,6 @@ export class Forwarder implements Service {
     this.#parts = parts;
     this.#options = options;
     this.#limits = completeOptions(options);
-    this.#rule = stormRule(options.quarantineMax);
     this.#holds = new Holds(parts.clock, parts.observer);
     this.#rate = new RateLimit(options.rateMax, parts.clock.monotonicMs());
     this.#alarm = new Alarm(parts.clock, () => this.#pump());
@@ -87,7 +87,8 @@ export class Forwarder implements Service {
       ...parts,
       holds: this.#holds,
       maxRetries: options.maxRetries,
-      quarantinedAtStart: options.quarantinedAtStart ?? 0,
+      quarantineMax: options.quarantineMax,
+      deadLettersWaiting: () => this.#deadLetters.waiting,
       giveUp: (lane, slot, verdict) => this.#deadLetters.add(lane, slot, verdict),
     });
     this.#deadLetters = new DeadLetters({
@@ -96,6 +97,12 @@ export class Forwarder implements Service {
       batchSize: options.batchSize,
       bodyBytesMax: this.#limits.bodyBytesMax,
       onQuarantined: (lane, slot) => this.#settlement.quarantined(lane, slot),
+    });
+    this.#retries = new Retries({
+      ...parts,
+      laneOf: (queue) => this.#laneOf.get(queue) ?? null,
+      isOversize: (event) => this.#isOversize(event),
+      pump: () => this.#pump(),
     });
   }
 
@@ -130,6 +137,11 @@ export class Forwarder implements Service {
     this.#end();
     // The loop's own failure belongs to whoever awaits run().
     await this.#ended?.catch(() => undefined);
+  }
+
+  /** Sends a quarantined event once more; resolves when it was answered, or cannot be sent. */
+  retry(id: string): Promise<RetryOutcome> {
+    return this.#retries.retry(id);
   }
 
   status(): ForwarderStatus {
@@ -187,7 +199,7 @@ export class Forwarder implements Service {
     for (const state of this.#parts.reader.queues()) {
       let lane = this.#laneOf.get(state.queue);
       if (lane === undefined) {
-        lane = new Lane(state, this.#rule);
+        lane = new Lane(state);
         this.#laneOf.set(state.queue, lane);
         this.#lanes.push(lane);
       }
@@ -270,17 +282,17 @@ export class Forwarder implements Service {
   /** What cannot be sent at all goes straight to the dead letters. */
   #withoutOversize(lane: Lane, slots: Slot[]): Slot[] {
     let large = 0;
-    for (const slot of slots) if (this.#isOversize(slot)) large++;
+    for (const { event } of slots) if (this.#isOversize(event)) large++;
     if (large === 0) return slots;
     const fitting: Slot[] = [];
     for (const slot of slots) {
-      if (this.#isOversize(slot)) this.#settlement.tooLarge(lane, slot);
+      if (this.#isOversize(slot.event)) this.#settlement.tooLarge(lane, slot);
       else fitting.push(slot);
     }
     return fitting;
   }
 
-  #isOversize({ event }: Slot): boolean {
+  #isOversize(event: SpooledEvent): boolean {
     assert(isPlainId(event.id), "an event's id needs no escaping in JSON");
     return event.oversize || entryBytes(event) + BODY_OVERHEAD > this.#limits.bodyBytesMax;
   }
@@ -303,6 +315,9 @@ export class Forwarder implements Service {
       else this.#inFlight--;
     }
     this.#settlement.settle(lane, slots, outcome);
+    // A retry goes alone.
+    const [first] = slots;
+    if (first?.isRetry === true) await this.#retries.settled(lane, first, outcome);
   }
 
   /** Reads ahead while there is room; the next events are at hand before the request is answered. */

@@ -12,6 +12,13 @@ export const ALL_TOPICS = "*";
 
 /** Code of the hold that a storm of refusals brings about. */
 export const STORM = "STORM";
+/** Code of the hold of a topic whose next dead letter would be one more than QUARANTINE_MAX. */
+export const QUARANTINE_FULL = "QUARANTINE_FULL";
+
+/** Holds of these codes are about the events: that other events pass says nothing. */
+function isAboutEvents({ code }: { readonly code: string }): boolean {
+  return code === STORM || code === QUARANTINE_FULL;
+}
 
 /** Code of the hold while requests wait and the API does not answer on a fresh connection either. */
 export const NO_ANSWER = "NO_ANSWER";
@@ -122,20 +129,26 @@ export class Holds {
   }
 
   /**
-   * The topic took something. A storm ends only when an event that it refused is accepted: that
-   * others pass says nothing about the wrong setting.
+   * The topic took something. A hold that is about refused events ends only when one of them is
+   * accepted: that others pass says nothing about the wrong setting.
    */
   accepted(topic: string, wasRefusedBefore: boolean): void {
     if (this.#holds.size === 0) return;
     this.#release(ALL_TOPICS);
     const own = this.#holds.get(topic);
     if (own === undefined || own.partial) return;
-    if (own.code !== STORM || wasRefusedBefore) this.#release(topic);
+    if (!isAboutEvents(own) || wasRefusedBefore) this.#release(topic);
   }
 
   /** The API answered, so what held everything is over; the topic's own hold stays. */
   reached(): void {
     if (this.#holds.size > 0) this.#release(ALL_TOPICS);
+  }
+
+  /** The refused events of the topic may be given up after all. */
+  refusalsSettled(topic: string): void {
+    const own = this.#holds.get(topic);
+    if (own !== undefined && isAboutEvents(own)) this.#release(topic);
   }
 
   /** Holds the topic, or everything, and sets when it is tried again. */
@@ -158,7 +171,8 @@ export class Holds {
     known.partial = false;
     known.attempts = attempts;
     known.notBeforeMs = notBeforeMs;
-    if (known.code !== STORM) {
+    // An outage during such a hold does not hide it; one of its kind takes the other's place.
+    if (!isAboutEvents(known) || isAboutEvents(reason)) {
       known.code = reason.code;
       known.message = reason.message;
     }

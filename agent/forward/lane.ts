@@ -2,7 +2,7 @@
 import type { Seq } from "../change.ts";
 import type { QueueState } from "../ports.ts";
 import { QueueWindow, type Slot } from "./queue-window.ts";
-import { Refusals, type StormRule } from "./refusals.ts";
+import { Refusals } from "./refusals.ts";
 
 interface Delayed {
   readonly slot: Slot;
@@ -12,7 +12,7 @@ interface Delayed {
 export class Lane {
   readonly queue: string;
   readonly window: QueueWindow;
-  readonly refusals: Refusals;
+  readonly refusals = new Refusals();
   /** Newest record that can be read, and what was acknowledged to the spool. */
   last: Seq;
   acked: Seq;
@@ -23,16 +23,15 @@ export class Lane {
   lastAcceptedAtMs: number | null = null;
   /** Events that the broker did not take several times, while others passed. */
   readonly failing = new Set<Slot>();
-  /** Groups that were refused as a whole, to be tried in ever smaller requests; last in, first out. */
+  /** Groups that were refused as a whole, to be tried in ever smaller requests; the last is next. */
   readonly #suspects: Slot[][] = [];
   #delayed: Delayed[] = [];
 
-  constructor(state: QueueState, rule: StormRule) {
+  constructor(state: QueueState) {
     this.queue = state.queue;
     this.last = state.readable;
     this.acked = state.acked;
     this.window = new QueueWindow(state.acked);
-    this.refusals = new Refusals(rule);
   }
 
   get hasSuspects(): boolean {
@@ -52,6 +51,11 @@ export class Lane {
   /** The group was refused, or could not be sent: it is tried again as it is. */
   addSuspects(slots: Slot[]): void {
     this.#suspects.push(slots);
+  }
+
+  /** The group was refused and has to wait: the others are tried before it comes up again. */
+  postponeSuspects(slots: Slot[]): void {
+    this.#suspects.unshift(slots);
   }
 
   /** Some entry of the group is refused, nobody says which: the halves will tell. */

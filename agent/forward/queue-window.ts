@@ -9,10 +9,11 @@
  */
 import type { OutboundEvent, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
+import type { Counted } from "./refusals.ts";
 import { entryBytes } from "./wire.ts";
 
 /** One event in the window. Made by the window; the forwarder keeps its attempts here. */
-export interface Slot {
+export interface Slot extends Counted {
   readonly event: SpooledEvent;
   /** Neighbours in queue order. */
   previous: Slot | null;
@@ -23,6 +24,8 @@ export interface Slot {
   refusals: number;
   /** How often a request failed for it while others of the same request were accepted. */
   failures: number;
+  /** Comes from quarantine: its number lies in what is acknowledged already. */
+  readonly isRetry: boolean;
 }
 
 export interface TakeLimits {
@@ -122,15 +125,33 @@ export class QueueWindow {
     for (const slot of slots) this.#urgent.push(slot);
   }
 
+  /** The newest event of the entity that waits or is under way here, or null. */
+  newestOf(entityKey: string): SpooledEvent | null {
+    return this.#newestOfEntity.get(entityKey)?.event ?? null;
+  }
+
+  /**
+   * Takes an event from quarantine in, before every later one of its entity; the caller sends it and
+   * owes `done`. Null while an event of the entity is here, or a barrier is under way.
+   */
+  admitRetry(event: SpooledEvent): Slot | null {
+    if (this.#barrierUnderWay || this.#newestOfEntity.has(event.entityKey)) return null;
+    const slot = slotOf(event, { previous: null, isRetry: true });
+    this.#newestOfEntity.set(event.entityKey, slot);
+    this.#pending++;
+    this.#pendingBytes += event.payload.length;
+    return slot;
+  }
+
   /** The event was accepted or is in quarantine: its entity's next one may go. */
   done(slot: Slot): void {
     this.#pending--;
     this.#pendingBytes -= slot.event.payload.length;
-    this.#unlink(slot);
+    if (!slot.isRetry) this.#unlink(slot);
     const { follower } = slot;
     if (follower !== null) this.#urgent.push(follower);
     else this.#newestOfEntity.delete(slot.event.entityKey);
-    if (slot.event.barrier) this.#barrierUnderWay = false;
+    if (slot.event.barrier && !slot.isRetry) this.#barrierUnderWay = false;
     if (this.#stagedHead < this.#staged.length) this.#admit();
   }
 
@@ -157,14 +178,7 @@ export class QueueWindow {
   }
 
   #admitOne(event: SpooledEvent): void {
-    const slot: Slot = {
-      event,
-      previous: this.#newest,
-      next: null,
-      follower: null,
-      refusals: 0,
-      failures: 0,
-    };
+    const slot = slotOf(event, { previous: this.#newest, isRetry: false });
     if (this.#newest === null) this.#oldest = slot;
     else this.#newest.next = slot;
     this.#newest = slot;
@@ -205,6 +219,10 @@ export class QueueWindow {
       this.#readyHead = 0;
     }
   }
+}
+
+function slotOf(event: SpooledEvent, place: Pick<Slot, "previous" | "isRetry">): Slot {
+  return { event, ...place, next: null, follower: null, refusals: 0, failures: 0, countedRound: 0 };
 }
 
 /** The bare events of the slots, as a client wants them. */

@@ -2,29 +2,36 @@
  * Tells poison from a storm. One event that is refused for its own content is poison and goes to
  * the dead letters; when many are, a setting is wrong, and dead letters would empty the stream into
  * quarantine while somebody mends it.
+ *
+ * Two rules, and both hold the topic: this one, of the share that is refused, and QUARANTINE_MAX,
+ * which bounds the quarantine whatever its events are there for. An event over Dapr's limit is no
+ * refusal (the mapping chose dead letters for it), so it counts for the second rule only.
  */
 
 export interface StormRule {
-  /** More than this many events in quarantine. */
-  readonly quarantineMax: number;
   /** Over this share of the last `lastEvents`, but at least `atLeast` of them. */
   readonly share: number;
   readonly lastEvents: number;
   readonly atLeast: number;
 }
 
-export function stormRule(quarantineMax: number): StormRule {
-  return { quarantineMax, share: 0.01, lastEvents: 1000, atLeast: 10 };
+export const stormRule: StormRule = { share: 0.01, lastEvents: 1000, atLeast: 10 };
+
+/** Remembers whether its refusal was counted. */
+export interface Counted {
+  /** 0 before the first. */
+  countedRound: number;
 }
 
 /** Counts one topic's answers. Bounded by what the rule looks back on. */
 export class Refusals {
   readonly #rule: StormRule;
   #seen = 0;
+  #round = 1;
   /** Running numbers of the answers that were refusals, oldest first. */
   readonly #refusedAt: number[] = [];
 
-  constructor(rule: StormRule) {
+  constructor(rule: StormRule = stormRule) {
     this.#rule = rule;
   }
 
@@ -32,16 +39,17 @@ export class Refusals {
     this.#seen += events;
   }
 
-  /** An event was refused for the first time; later refusals of the same one do not count. */
-  refused(): void {
+  /** An event was refused; later refusals of the same one do not count until `clear`. */
+  refused(slot: Counted): void {
+    if (slot.countedRound === this.#round) return;
+    slot.countedRound = this.#round;
     this.#refusedAt.push(this.#seen);
     this.#seen++;
     this.#forgetOld();
   }
 
-  /** Whether refusals have become a storm, given how many events are in quarantine by now. */
-  isStorm(quarantined: number): boolean {
-    if (quarantined > this.#rule.quarantineMax) return true;
+  /** Whether refusals have become a storm. */
+  get isStorm(): boolean {
     this.#forgetOld();
     const refused = this.#refusedAt.length;
     const among = Math.min(this.#seen, this.#rule.lastEvents);
@@ -50,6 +58,7 @@ export class Refusals {
 
   /** The storm is over: what was refused then says nothing about what comes. */
   clear(): void {
+    this.#round++;
     this.#refusedAt.length = 0;
   }
 

@@ -1,20 +1,24 @@
 /** What becomes of the events of an answered request: done, tried again, split, or given up. */
-import type { ForwardObserver, QuarantineVerdict, QueueReader } from "../ports.ts";
+import type { ControlEncoder, ForwardObserver, GivenUp, QueueReader } from "../ports.ts";
+import type { SpooledEvent } from "../change.ts";
 import { backoffDelayMs, type Clock } from "../kernel/service.ts";
 import type { PublishOutcome } from "./classify.ts";
-import { type Holds, STORM } from "./holds.ts";
+import { type Holds, QUARANTINE_FULL, STORM } from "./holds.ts";
 import type { Lane } from "./lane.ts";
 import type { Slot } from "./queue-window.ts";
 
 export interface SettlementParts {
   readonly reader: QueueReader;
   readonly observer: ForwardObserver;
+  readonly encoder: ControlEncoder;
   readonly holds: Holds;
   readonly clock: Clock;
   readonly maxRetries: number;
-  readonly quarantinedAtStart: number;
+  readonly quarantineMax: number;
+  /** Events that were given up and wait for their dead letter's acceptance. */
+  readonly deadLettersWaiting: () => number;
   /** Hands the event over to the dead letters; its slot is settled by `quarantined`. */
-  readonly giveUp: (lane: Lane, slot: Slot, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">) => void;
+  readonly giveUp: (lane: Lane, slot: Slot, verdict: GivenUp) => void;
 }
 
 type Partial = Extract<PublishOutcome, { kind: "partial" }>;
@@ -28,17 +32,15 @@ const FAILURES_TOLD = 5;
 
 export class Settlement {
   readonly #parts: SettlementParts;
-  #quarantined: number;
   #lastAcceptedAtMs: number | null = null;
 
   constructor(parts: SettlementParts) {
     this.#parts = parts;
-    this.#quarantined = parts.quarantinedAtStart;
   }
 
-  /** Events in quarantine, those from before the start included. */
+  /** Events in quarantine, whatever they are there for. */
   get quarantinedCount(): number {
-    return this.#quarantined;
+    return this.#parts.reader.quarantined.count;
   }
 
   /** Wall time of the last acceptance, null before the first. */
@@ -47,7 +49,12 @@ export class Settlement {
   }
 
   settle(lane: Lane, slots: Slot[], outcome: PublishOutcome): void {
-    const topic = slots[0]?.event.topic ?? lane.queue;
+    const [first] = slots;
+    const topic = first?.event.topic ?? lane.queue;
+    if (first?.isRetry === true && outcome.kind !== "accepted") {
+      this.#retryFailed(first, outcome);
+      return;
+    }
     switch (outcome.kind) {
       case "accepted":
         this.#accepted(lane, topic, slots);
@@ -68,23 +75,22 @@ export class Settlement {
     this.#acknowledge(lane);
   }
 
-  /** The event cannot be sent at all. Not counted as a refusal: the mapping chose dead letters. */
+  /** The event cannot be sent at all: the mapping chose dead letters for such. No refusal. */
   tooLarge(lane: Lane, slot: Slot): void {
-    this.#failed([slot]);
+    if (this.#parts.holds.of(slot.event.topic)?.code !== QUARANTINE_FULL) this.#failed([slot]);
     const reason = "the event is larger than Dapr's body limit";
-    this.#parts.giveUp(lane, slot, { code: "EVENT_TOO_LARGE", reason, attempts: 0 });
+    this.#giveUp(lane, slot, { code: "EVENT_TOO_LARGE", reason, attempts: 0 });
   }
 
   /** The event stands in quarantine: its entity goes on. */
   quarantined(lane: Lane, slot: Slot): void {
-    this.#quarantined++;
     if (lane.failing.size > 0) this.#noLongerFailing(lane, slot.event.topic, [slot]);
     lane.window.done(slot);
     this.#acknowledge(lane);
   }
 
   #accepted(lane: Lane, topic: string, slots: readonly Slot[]): void {
-    const { holds, observer, clock } = this.#parts;
+    const { holds, observer, clock, reader } = this.#parts;
     const wallMs = clock.wallMs();
     const wasRefused = slots.some((slot) => slot.refusals > 0);
     if (wasRefused && holds.of(topic)?.code === STORM) lane.refusals.clear();
@@ -96,8 +102,10 @@ export class Settlement {
     for (const slot of slots) {
       const { table, op, commitTimeMs, capturedAtMs } = slot.event;
       const heldMs = holds.heldMsSince(topic, capturedAtMs);
-      const seconds = Math.max(0, wallMs - capturedAtMs - heldMs) / 1000;
-      observer.published({ table, op, seconds, commitTimeMs, snapshot: op === "r" });
+      // What lay in quarantine waited for an operator; that is neither delay nor lag of the delivery.
+      const seconds = slot.isRetry ? 0 : Math.max(0, wallMs - capturedAtMs - heldMs) / 1000;
+      observer.published({ table, op, seconds, commitTimeMs, snapshot: op === "r" || slot.isRetry });
+      if (reader.quarantined.concerns(slot.event)) this.#tellQuarantine(slot.event);
       lane.window.done(slot);
     }
   }
@@ -148,11 +156,11 @@ export class Settlement {
     const { holds, maxRetries } = this.#parts;
     slot.refusals++;
     this.#failed([slot]);
-    if (slot.refusals === 1) lane.refusals.refused();
-    if (holds.of(slot.event.topic)?.code === STORM || lane.refusals.isStorm(this.#quarantined)) {
+    lane.refusals.refused(slot);
+    if (lane.refusals.isStorm) {
       const message = `many events are refused (${outcome.code}): a setting is wrong, not the events`;
       holds.hold(slot.event.topic, { scope: "topic", code: STORM, message, retryAfterMs: 0 });
-      lane.addSuspects([slot]);
+      lane.postponeSuspects([slot]);
       return;
     }
     if (!outcome.permanent && slot.refusals < maxRetries) {
@@ -160,7 +168,35 @@ export class Settlement {
       return;
     }
     const reason = `Dapr refused the event for its own content (${outcome.code})`;
-    this.#parts.giveUp(lane, slot, { code: outcome.code, reason, attempts: slot.refusals });
+    this.#giveUp(lane, slot, { code: outcome.code, reason, attempts: slot.refusals });
+  }
+
+  /** To the dead letters, unless the quarantine has no room: then the topic waits for an operator. */
+  #giveUp(lane: Lane, slot: Slot, verdict: GivenUp): void {
+    const { holds, quarantineMax, reader, deadLettersWaiting } = this.#parts;
+    const { topic, queue, seq } = slot.event;
+    const isThere = reader.quarantined.has(queue, seq);
+    if (!isThere && this.quarantinedCount + deadLettersWaiting() >= quarantineMax) {
+      const why = `${quarantineMax} events lie in quarantine, as many as QUARANTINE_MAX allows`;
+      const message = `${why}; the next one would be refused for ${verdict.code}`;
+      holds.hold(topic, { scope: "topic", code: QUARANTINE_FULL, message, retryAfterMs: 0 });
+      lane.postponeSuspects([slot]);
+      return;
+    }
+    holds.refusalsSettled(topic);
+    this.#parts.giveUp(lane, slot, verdict);
+  }
+
+  /** The event stays in quarantine; what the answer says of the topic or of everything counts. */
+  #retryFailed(slot: Slot, outcome: Exclude<PublishOutcome, { kind: "accepted" }>): void {
+    this.#failed([slot]);
+    if (outcome.kind === "unavailable") this.#parts.holds.hold(slot.event.topic, outcome);
+    else this.#parts.holds.reached();
+  }
+
+  #tellQuarantine(event: SpooledEvent): void {
+    const { reader, encoder } = this.#parts;
+    reader.quarantined.accepted(event, encoder.about(event)?.sequence ?? null);
   }
 
   #delay(lane: Lane, slot: Slot, attempt: number): void {

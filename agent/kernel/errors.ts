@@ -147,7 +147,7 @@ const table = {
     disposition: "quarantine",
     exit: null,
     text: "Dapr refused this event for its own content.",
-    hint: "See magento-edge-agent status and the dead letters.",
+    hint: "See magento-edge-agent quarantine ls, and the dead letters.",
   },
   EVENT_TOO_LARGE: {
     disposition: "quarantine",

@@ -50,7 +50,7 @@ export const metricTable = {
   },
   edge_agent_suppressed_total: {
     kind: "counter",
-    help: "Row images that gave no event of their own: no mapped field changed, or merged in their transaction.",
+    help: "Changes that touched no mapped field and so gave no event.",
     labels: [],
   },
   edge_agent_source_connected: { kind: "gauge", help: "1 while the binlog is read.", labels: [] },

@@ -6,22 +6,17 @@
 import type { Seq, SpooledEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
-import type { QuarantineVerdict } from "../ports.ts";
+import type { QuarantinedEvent, QuarantineRoom, QuarantineVerdict } from "../ports.ts";
+import { DamagedRecord } from "./damaged-record.ts";
 import { entriesOf } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
 import type { GroupCommit } from "./group-commit.ts";
-import { parseRecordKey, quarantineKey, quarantineRoom } from "./keys.ts";
+import { metaKey, parseRecordKey, quarantineKey, quarantineRoom } from "./keys.ts";
+import { QuarantineEntries, type QuarantineEntry } from "./quarantine-entries.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { DamagedRecord } from "./damaged-record.ts";
-import { decodeQuarantined } from "./record.ts";
+import { decodeJson, decodeQuarantined } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
-
-export interface QuarantinedEvent {
-  readonly event: SpooledEvent;
-  readonly verdict: QuarantineVerdict;
-  readonly quarantinedAtMs: number;
-}
 
 export interface QuarantineParts {
   readonly database: Database;
@@ -41,124 +36,223 @@ interface StoredVerdict extends QuarantineVerdict {
   readonly quarantinedAtMs: number;
 }
 
+/** Lies beside an entry from when it was overtaken: small, where the entry may have megabytes. */
+interface OvertakenNote {
+  readonly sequence: string;
+}
+
+/** An entry as it is listed: whole, or damaged. */
+export type QuarantineListed =
+  | { readonly entry: QuarantineEntry; readonly found: QuarantinedEvent }
+  | { readonly entry: QuarantineEntry; readonly damage: string };
+
 const DAY_MS = 24 * 60 * 60 * 1000;
 
-export class Quarantine {
+export class Quarantine implements QuarantineRoom {
   readonly #parts: QuarantineParts;
-  /** When each one came, by its key in hexadecimal. The storm guard of the forwarder bounds it. */
-  readonly #atMs = new Map<string, number>();
+  readonly #entries = new QuarantineEntries();
 
   constructor(parts: QuarantineParts) {
     this.#parts = parts;
   }
 
   get count(): number {
-    return this.#atMs.size;
+    return this.#entries.count;
   }
 
   /** Counts what is there. A damaged entry is told of and counted; it never stops the agent. */
   async load(): Promise<void> {
-    for await (const [key, value] of entriesOf(this.#parts.database, quarantineRoom)) {
-      let atMs = this.#parts.clock.wallMs();
+    for await (const [bytes, value] of entriesOf(this.#parts.database, quarantineRoom)) {
+      const key = bytes.toString("hex");
       try {
-        const found = await this.#decode(key, value);
-        atMs = found.quarantinedAtMs;
+        const { event, verdict, quarantinedAtMs } = await this.#decode(bytes, value, null);
+        const overtakenBy = await this.#readNote(key);
+        this.#entries.put(entryOf(key, event, verdict, { atMs: quarantinedAtMs, overtakenBy }));
       } catch (error) {
         if (!(error instanceof AgentError)) throw error;
         this.#parts.log.warn("a quarantined event is damaged", { error: error.message });
+        this.#entries.put(damagedEntry(key, this.#parts.clock.wallMs()));
       }
-      this.#atMs.set(key.toString("hex"), atMs);
     }
   }
 
   /** Durable when it resolves. */
   async add(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void> {
-    const atMs = this.#parts.clock.wallMs();
-    const key = quarantineKey(this.#parts.queues.of(event.queue), event.seq);
+    const bytes = quarantineKey(this.#parts.queues.of(event.queue), event.seq);
+    const key = bytes.toString("hex");
+    const known = this.#entries.get(key);
+    const atMs = known?.atMs ?? this.#parts.clock.wallMs();
     const stored: StoredVerdict = { ...verdict, quarantinedAtMs: atMs };
     const text = Buffer.from(JSON.stringify(stored));
     const group = this.#parts.commit.open();
-    const value = this.#parts.encoder.quarantined(key, event, text);
-    group.batch.put(key, value);
+    const value = this.#parts.encoder.quarantined(bytes, event, text);
+    group.batch.put(bytes, value);
     group.bytes += value.length;
     await this.#parts.commit.durable();
-    this.#atMs.set(key.toString("hex"), atMs);
+    this.#entries.put(entryOf(key, event, verdict, { atMs, overtakenBy: known?.overtakenBy ?? null }));
   }
 
-  /** In the order of their queues. Rejects with SPOOL_CORRUPT at a damaged one. */
-  async list(limit: number): Promise<QuarantinedEvent[]> {
-    const found: QuarantinedEvent[] = [];
-    for await (const [key, value] of entriesOf(this.#parts.database, { ...quarantineRoom, limit })) {
-      found.push(await this.#decode(key, value));
+  concerns(event: SpooledEvent): boolean {
+    return this.#entries.concerns(event);
+  }
+
+  accepted(event: SpooledEvent, sequence: string | null): void {
+    const queue = this.#parts.queues.find(event.queue);
+    const own = queue === null ? undefined : this.#entries.get(hexKey(queue, event.seq));
+    if (own !== undefined) this.#forget([own.key]);
+    if (sequence !== null) this.#noteOvertaken(event, sequence);
+    // Not synced: what is lost with a crash is found again when the event is sent again, because
+    // its acknowledgement is written with this or after it.
+    this.#parts.commit.request();
+  }
+
+  #noteOvertaken(event: SpooledEvent, sequence: string): void {
+    for (const entry of this.#entries.overtaken(event, sequence)) {
+      const bytes = noteKey(entry.key);
+      const note: OvertakenNote = { sequence };
+      this.#parts.commit.open().batch.put(bytes, this.#parts.encoder.json(bytes, note));
+      this.#entries.put({ ...entry, overtakenBy: sequence });
     }
-    return found;
+  }
+
+  /** In the order of their queues, one at a time: a payload may have megabytes. */
+  async *list(): AsyncGenerator<QuarantineListed> {
+    for await (const [bytes, value] of entriesOf(this.#parts.database, quarantineRoom)) {
+      const entry = this.#entries.get(bytes.toString("hex"));
+      if (entry === undefined) continue;
+      try {
+        yield { entry, found: await this.#decode(bytes, value, entry.overtakenBy) };
+      } catch (error) {
+        if (!(error instanceof AgentError)) throw error;
+        yield { entry, damage: error.message };
+      }
+    }
   }
 
   async get(queue: string, seq: Seq): Promise<QuarantinedEvent | null> {
-    const key = this.#keyOf(queue, seq);
-    const value = key === null ? undefined : await this.#parts.database.get(key);
-    return key === null || value === undefined ? null : this.#decode(key, value);
+    const known = this.#parts.queues.find(queue);
+    return known === null ? null : this.#read(hexKey(known, seq));
   }
 
-  /** Durable when it resolves; false when there is no such event. */
+  has(queue: string, seq: Seq): boolean {
+    const known = this.#parts.queues.find(queue);
+    return known !== null && this.#entries.get(hexKey(known, seq)) !== undefined;
+  }
+
+  async find(id: string): Promise<QuarantinedEvent | null> {
+    for (const entry of this.#entries.all()) if (entry.id === id) return this.#read(entry.key);
+    return null;
+  }
+
+  /** Ids of the quarantined events that begin with the text. */
+  idsOf(prefix: string): string[] {
+    const ids = new Set<string>();
+    for (const { id } of this.#entries.all()) if (id.startsWith(prefix)) ids.add(id);
+    return [...ids];
+  }
+
   async drop(queue: string, seq: Seq): Promise<boolean> {
-    const key = this.#keyOf(queue, seq);
-    if (key === null || !this.#atMs.has(key.toString("hex"))) return false;
-    await this.#delete([key.toString("hex")]);
+    const known = this.#parts.queues.find(queue);
+    const entry = known === null ? undefined : this.#entries.get(hexKey(known, seq));
+    if (entry === undefined) return false;
+    await this.#delete([entry.key]);
     return true;
+  }
+
+  /** Durable when it resolves; says how many there were. Damaged ones go as well. */
+  async dropIds(ids: ReadonlySet<string>): Promise<number> {
+    const keys: string[] = [];
+    for (const { id, key } of this.#entries.all()) if (ids.has(id)) keys.push(key);
+    if (keys.length > 0) await this.#delete(keys);
+    return keys.length;
   }
 
   /** Drops what is older than QUARANTINE_KEEP_DAYS; says how many. */
   async expire(): Promise<number> {
     const oldestMs = this.#parts.clock.wallMs() - this.#parts.keepDays * DAY_MS;
     const old: string[] = [];
-    for (const [id, atMs] of this.#atMs) if (atMs < oldestMs) old.push(id);
+    for (const { key, atMs } of this.#entries.all()) if (atMs < oldestMs) old.push(key);
     if (old.length > 0) await this.#delete(old);
     return old.length;
   }
 
-  async #delete(ids: readonly string[]): Promise<void> {
-    const group = this.#parts.commit.open();
-    for (const id of ids) group.batch.del(Buffer.from(id, "hex"));
+  async #delete(keys: readonly string[]): Promise<void> {
+    this.#forget(keys);
     await this.#parts.commit.durable();
-    for (const id of ids) this.#atMs.delete(id);
+  }
+
+  /** On disk with the next write. */
+  #forget(keys: readonly string[]): void {
+    const { batch } = this.#parts.commit.open();
+    for (const key of keys) {
+      batch.del(Buffer.from(key, "hex"));
+      batch.del(noteKey(key));
+      this.#entries.delete(key);
+    }
     this.#parts.shrank();
   }
 
-  #keyOf(queue: string, seq: Seq): Buffer | null {
-    const known = this.#parts.queues.find(queue);
-    return known === null ? null : quarantineKey(known, seq);
+  async #read(key: string): Promise<QuarantinedEvent | null> {
+    const bytes = Buffer.from(key, "hex");
+    const value = await this.#parts.database.get(bytes);
+    const entry = this.#entries.get(key);
+    if (entry === undefined || value === undefined) return null;
+    return this.#decode(bytes, value, entry.overtakenBy);
   }
 
-  async #decode(key: Buffer, value: Buffer): Promise<QuarantinedEvent> {
+  async #readNote(key: string): Promise<string | null> {
+    const bytes = noteKey(key);
+    const value = await this.#parts.database.get(bytes);
+    if (value === undefined) return null;
+    try {
+      const note: OvertakenNote = JSON.parse(decodeJson(bytes, value));
+      return note.sequence;
+    } catch (cause) {
+      if (!(cause instanceof DamagedRecord)) throw cause;
+      throw new AgentError("SPOOL_CORRUPT", `A note beside a quarantined event is damaged: ${cause.damage}.`);
+    }
+  }
+
+  async #decode(key: Buffer, value: Buffer, overtakenBy: string | null): Promise<QuarantinedEvent> {
     const place = parseRecordKey(key);
     const queue = place === null ? null : this.#parts.queues.byTag(place.tag);
     if (place === null || queue === null) {
       throw new AgentError("SPOOL_CORRUPT", "A quarantined event belongs to no known queue.");
     }
-    return this.#read({ queue, seq: place.seq }, key, value);
-  }
-
-  async #read(
-    place: { readonly queue: Queue; readonly seq: Seq },
-    key: Buffer,
-    value: Buffer,
-  ): Promise<QuarantinedEvent> {
     try {
-      const found = decodeQuarantined(key, value, {
-        queue: place.queue.name,
-        seq: place.seq,
-      });
-      const stored: StoredVerdict = JSON.parse(found.verdict);
+      const { verdict: text, event } = decodeQuarantined(key, value, { queue: queue.name, seq: place.seq });
+      const stored: StoredVerdict = JSON.parse(text);
       const { quarantinedAtMs, ...verdict } = stored;
-      return { event: found.event, verdict, quarantinedAtMs };
+      return { event, verdict, quarantinedAtMs, overtakenBy };
     } catch (cause) {
       if (!(cause instanceof DamagedRecord)) throw cause;
-      throw await this.#parts.evidence.keep(place.queue, place.seq, {
+      throw await this.#parts.evidence.keep(queue, place.seq, {
         what: `${cause.damage}, in quarantine`,
         value,
         cause,
       });
     }
   }
+}
+
+function hexKey(queue: Queue, seq: Seq): string {
+  return quarantineKey(queue, seq).toString("hex");
+}
+
+function noteKey(key: string): Buffer {
+  return metaKey(`overtaken/${key}`);
+}
+
+function entryOf(
+  key: string,
+  event: SpooledEvent,
+  verdict: QuarantineVerdict,
+  facts: { readonly atMs: number; readonly overtakenBy: string | null },
+): QuarantineEntry {
+  const { id, queue, entityKey } = event;
+  return { key, id, queue, entityKey, sequence: verdict.about?.sequence ?? null, ...facts };
+}
+
+function damagedEntry(key: string, atMs: number): QuarantineEntry {
+  return { key, atMs, id: key, queue: "", entityKey: "", sequence: null, overtakenBy: null };
 }

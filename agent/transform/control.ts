@@ -4,13 +4,15 @@
  */
 import { createHash } from "node:crypto";
 import type { Checkpoint, OutboundEvent, Position, SpooledEvent, TableEvent } from "../change.ts";
-import type { ControlEncoder, EncodeContext, HeartbeatFacts, QuarantineVerdict } from "../ports.ts";
+import type { ControlEncoder, EncodeContext, EventFacts, GivenUp, HeartbeatFacts } from "../ports.ts";
+import { aboutEvent, literalText } from "./about-event.ts";
 import { eventFormMajor, sourceOf } from "./entity-plan.ts";
 import type { EntityPlan, Installation } from "./entity-plan.ts";
 import {
   idOf,
   idPrefix,
   sequenceOf,
+  endSequenceOf,
   streamSequencePrefix,
   traceIdOf,
   traceparentOf,
@@ -41,6 +43,8 @@ export interface SchemaChangeFacts {
   readonly schemaVersion: number;
   readonly previousVersion: number | null;
   readonly epoch: number;
+  /** What was captured up to here has the old form. */
+  readonly position: Position;
   readonly nowMs: number;
 }
 
@@ -71,6 +75,7 @@ interface Envelope {
   readonly timeMs: number;
   readonly topic: string;
   readonly traceId: string;
+  /** Null where nothing has a place yet: told as null in data, and left out of the attributes. */
   readonly sequence: string | null;
   readonly data: Readonly<Record<string, unknown>>;
 }
@@ -99,7 +104,7 @@ export class ControlEvents implements ControlEncoder {
       timeMs: facts.nowMs,
       topic: this.#topics.control,
       traceId: traceIdOf(id),
-      sequence: null,
+      sequence: heartbeatSequence(facts),
       data: {
         instance,
         epoch: facts.epoch,
@@ -198,7 +203,7 @@ export class ControlEvents implements ControlEncoder {
       timeMs: nowMs,
       topic: this.#topics.control,
       traceId: traceIdOf(id),
-      sequence: null,
+      sequence: endSequenceOf(facts.epoch, facts.position),
       data: {
         entity,
         table: plan.table,
@@ -247,9 +252,9 @@ export class ControlEvents implements ControlEncoder {
    * the refused CloudEvent, whose size and hash are told in any case; it is left out when the dead
    * letter would be over the limit itself.
    */
-  deadLetter(event: SpooledEvent, verdict: Omit<QuarantineVerdict, "deadLetterAccepted">): OutboundEvent {
+  deadLetter(event: SpooledEvent, verdict: GivenUp): OutboundEvent {
     const text = literalText(event.payload);
-    const about = aboutEvent(text, event.oversize);
+    const about = aboutEvent(event, text);
     const id = idOf(deadLetterType, event.id);
     const data = {
       code: verdict.code,
@@ -261,7 +266,7 @@ export class ControlEvents implements ControlEncoder {
       event_id: event.id,
       sequence: about.sequence,
       topic: event.topic,
-      bytes: about.bytes ?? Buffer.byteLength(text, "utf8"),
+      bytes: about.bytes,
       sha256: createHash("sha256").update(text, "utf8").digest("hex"),
       instance: this.#installation.instance,
     };
@@ -292,6 +297,17 @@ export class ControlEvents implements ControlEncoder {
     return { ...outbound, topic: deadLetters, table: event.table, capturedAtMs: event.capturedAtMs };
   }
 
+  about(event: SpooledEvent): EventFacts | null {
+    try {
+      const { entity, id, magentoId, sequence, bytes } = aboutEvent(event, literalText(event.payload));
+      return { entity, id, magentoId, sequence, bytes };
+    } catch (error) {
+      // Bytes that are no event of this agent's still have to be kept and listed.
+      if (error instanceof SyntaxError) return null;
+      throw error;
+    }
+  }
+
   #payload(envelope: Envelope): Buffer {
     const { shop, pubsub } = this.#installation;
     const traceparent = traceparentOf(envelope.traceId, envelope.id);
@@ -316,7 +332,7 @@ export class ControlEvents implements ControlEncoder {
         shop,
         source: "magento",
         event_id: envelope.id,
-        ...(envelope.sequence === null ? {} : { sequence: envelope.sequence }),
+        sequence: envelope.sequence,
         ...envelope.data,
       },
     };
@@ -347,38 +363,7 @@ export class ControlEvents implements ControlEncoder {
   }
 }
 
-/** The text in a payload's string literal. A spooled payload was verified, so it parses. */
-function literalText(payload: Buffer): string {
-  const text: unknown = JSON.parse(payload.toString("utf8"));
-  return typeof text === "string" ? text : "";
-}
-
-interface About {
-  readonly entity: string | null;
-  readonly id: string | null;
-  readonly magentoId: string | number | null;
-  readonly sequence: string | null;
-  readonly traceId: string | null;
-  /** Size that an oversize event would have had. */
-  readonly bytes: number | null;
-}
-
-function aboutEvent(text: string, isStub: boolean): About {
-  const event = objectOf(JSON.parse(text));
-  const data = objectOf(event["data"]);
-  const magentoId = data["magento_id"];
-  const bytes = data["bytes"];
-  const stringOf = (value: unknown): string | null => (typeof value === "string" ? value : null);
-  return {
-    entity: stringOf(data["entity"]),
-    id: stringOf(data["id"]),
-    magentoId: typeof magentoId === "string" || typeof magentoId === "number" ? magentoId : null,
-    sequence: stringOf(data["sequence"]),
-    traceId: stringOf(event["traceparent"])?.split("-")[1] ?? null,
-    bytes: isStub && typeof bytes === "number" ? bytes : null,
-  };
-}
-
-function objectOf(value: unknown): Readonly<Record<string, unknown>> {
-  return typeof value === "object" && value !== null ? Object.fromEntries(Object.entries(value)) : {};
+/** Greater than that of every change which the heartbeat promises, smaller than that of every later one. */
+function heartbeatSequence({ epoch, file, position }: HeartbeatFacts): string | null {
+  return file === null ? null : endSequenceOf(epoch, { file, position: position ?? 0 });
 }

@@ -42,6 +42,11 @@ export function sequenceOf(prefix: string, ordinal: number, step: Step): string 
   return `${prefix}${"0000000000".slice(text.length)}${text}.${step}`;
 }
 
+/** Greater than every sequence of the stream up to the position, smaller than every later one. */
+export function endSequenceOf(epoch: number, end: Position): string {
+  return `${streamSequencePrefix(epoch, end)}9999999999.9`;
+}
+
 /** The transaction as consumers see it, in `origin.transaction`. */
 export function transactionName(facts: TransactionFacts): string {
   return facts.gtid ?? `${facts.serverId}:${facts.end.file}:${facts.end.position}`;

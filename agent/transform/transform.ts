@@ -40,8 +40,6 @@ export interface TransformOptions {
 
 export interface Transform extends EventEncoder {
   readonly control: ControlEvents;
-  /** Updates since the last call that touched no mapped field and so gave no event. */
-  takeSuppressed(): number;
   /** The barrier that tells consumers of a changed mapping. */
   schemaChanged(facts: SchemaChangeFacts): OutboundEvent;
   /** The barrier that takes the place of events that were lost. */

@@ -30,7 +30,7 @@ function roundsOver(failures: Error[], tryAgainMs = 20) {
       made++;
       return new Capture({
         source,
-        encoder: { tables: [], encode: () => [] },
+        encoder: { tables: [], encode: () => [], takeSuppressed: () => 0 },
         spool: { checkpoint: () => checkpoint(1), append: async () => undefined },
         observer: { batchCaptured: () => undefined, commitSeen: () => undefined },
         clock: systemClock,
@@ -122,7 +122,7 @@ describe("pulses", () => {
       newCapture: () =>
         new Capture({
           source,
-          encoder: { tables: [], encode: () => [] },
+          encoder: { tables: [], encode: () => [], takeSuppressed: () => 0 },
           spool: { checkpoint: () => null, append: () => new Promise(() => undefined) },
           observer: { batchCaptured: () => undefined, commitSeen: () => undefined },
           clock: systemClock,

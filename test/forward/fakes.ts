@@ -4,7 +4,10 @@ import type { OutboundEvent, Seq, SpooledEvent } from "../../agent/change.ts";
 import type {
   ControlEncoder,
   ForwardObserver,
+  EventFacts,
   HeartbeatFacts,
+  QuarantinedEvent,
+  QuarantineRoom,
   QuarantineVerdict,
   QueueReader,
   QueueState,
@@ -52,16 +55,52 @@ export function eventOf(fields: EventFields): OutboundEvent {
   };
 }
 
-export interface Quarantined {
-  readonly event: SpooledEvent;
-  readonly verdict: QuarantineVerdict;
+/** A quarantine without a disk; it looks at sequences as the real one does. */
+export class MemoryQuarantine implements QuarantineRoom {
+  events: QuarantinedEvent[] = [];
+
+  get count(): number {
+    return this.events.length;
+  }
+
+  add(event: SpooledEvent, verdict: QuarantineVerdict): void {
+    const others = this.events.filter((one) => !isSame(one.event, event));
+    this.events = [...others, { event, verdict, quarantinedAtMs: 0, overtakenBy: null }];
+  }
+
+  has(queue: string, seq: Seq): boolean {
+    return this.events.some(({ event }) => event.queue === queue && event.seq === seq);
+  }
+
+  async find(id: string): Promise<QuarantinedEvent | null> {
+    await new Promise((resolve) => setImmediate(resolve));
+    return this.events.find(({ event }) => event.id === id) ?? null;
+  }
+
+  concerns(event: SpooledEvent): boolean {
+    return this.events.some((one) => one.event.entityKey === event.entityKey);
+  }
+
+  accepted(event: SpooledEvent, sequence: string | null): void {
+    this.events = this.events
+      .filter((one) => !isSame(one.event, event))
+      .map((one) => {
+        const own = one.verdict.about?.sequence ?? null;
+        const isOlder = sequence !== null && own !== null && own < sequence;
+        return one.event.entityKey === event.entityKey && isOlder ? { ...one, overtakenBy: sequence } : one;
+      });
+  }
+}
+
+function isSame(one: SpooledEvent, other: SpooledEvent): boolean {
+  return one.queue === other.queue && one.seq === other.seq;
 }
 
 /** A spool without a disk, which checks what the forwarder owes it. */
 export class MemoryQueues implements QueueReader {
   readonly #queues = new Map<string, { events: SpooledEvent[]; acked: Seq }>();
   readonly #listeners = new Set<(queues: readonly string[]) => void>();
-  readonly quarantined: Quarantined[] = [];
+  readonly quarantined = new MemoryQuarantine();
   /** Asked at each acknowledgement whether everything up to there is done. */
   onAck: (queue: string, through: Seq) => void = () => undefined;
   failReadWith: Error | null = null;
@@ -106,7 +145,7 @@ export class MemoryQueues implements QueueReader {
 
   async quarantine(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void> {
     await new Promise((resolve) => setImmediate(resolve));
-    this.quarantined.push({ event, verdict });
+    this.quarantined.add(event, verdict);
   }
 
   onAppended(listener: (queues: readonly string[]) => void): () => void {
@@ -129,7 +168,15 @@ export class MemoryQueues implements QueueReader {
   }
 }
 
+/** Of `eventOf`: its number stands for the sequence. */
+function aboutOf(event: SpooledEvent): EventFacts {
+  const sequence = event.id.slice(1).padStart(10, "0");
+  const { entityKey: key, payload } = event;
+  return { entity: "order", id: key, magentoId: key, sequence, bytes: payload.length };
+}
+
 export const encoder: ControlEncoder = {
+  about: aboutOf,
   deadLetter: (event, verdict) => ({
     ...eventOf({ key: "", queue: DLQ }),
     id: `dead-${event.id}`,

@@ -59,7 +59,7 @@ spec:
   assert.ok(performance.now() - startMs < 5000);
   await rig.drained(20_000);
 
-  assert.deepEqual(rig.queues.quarantined, []);
+  assert.deepEqual(rig.queues.quarantined.events, []);
   assert.equal(rig.publisher.violations, 0);
   const stored = await redis.streamEntries(TOPIC, { count: 50_000 });
   const wanted = new Map(rig.queues.eventsOf(TOPIC).map((event) => [event.id, event]));

@@ -14,6 +14,7 @@ import {
   memoryDatabase,
   openSpool,
   ORDERS,
+  quarantinedIn,
   readAll,
   spooled,
   stateDirOf,
@@ -33,7 +34,7 @@ async function memoryOpener(t: TestContext): Promise<Opener> {
   return (options) => openSpool(dir, { database, ...options });
 }
 
-const verdict = { code: "X", reason: "refused", attempts: 3, deadLetterAccepted: false };
+const verdict = { code: "X", reason: "refused", attempts: 3, deadLetterAccepted: false, about: null };
 
 for (const [name, opener] of [
   ["LevelDB", levelOpener],
@@ -165,7 +166,7 @@ for (const [name, opener] of [
       await spool.close();
       spool = await open();
       assert.equal(spool.stats().quarantined, 2);
-      const listed = await spool.quarantined.list(10);
+      const listed = await quarantinedIn(spool);
       assert.deepEqual(
         listed.map((each) => [each.event, each.verdict]),
         [
@@ -181,7 +182,7 @@ for (const [name, opener] of [
       const later = { ...systemClock, wallMs: () => Date.now() + 31 * 24 * 3600 * 1000 };
       spool = await open({ clock: later });
       await eventually(() => spool.stats().quarantined === 0, "the old one expires");
-      assert.deepEqual(await spool.quarantined.list(10), []);
+      assert.deepEqual(await quarantinedIn(spool), []);
       await spool.close();
     });
 

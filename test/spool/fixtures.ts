@@ -7,6 +7,7 @@ import { MemoryLevel } from "memory-level";
 import type { Checkpoint, OutboundEvent, SpooledEvent } from "../../agent/change.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
 import type { Log, LogFields } from "../../agent/kernel/service.ts";
+import type { QuarantinedEvent } from "../../agent/ports.ts";
 import type { Database, KeyRange } from "../../agent/spool/database.ts";
 import { Spool } from "../../agent/spool/spool.ts";
 import type { SpoolOptions } from "../../agent/spool/spool-options.ts";
@@ -181,4 +182,14 @@ export function memoryDatabase(): Database {
     iterator: ({ gte, lte, limit, reverse }: KeyRange) => level.iterator({ gte, lte, limit, reverse }),
     compactRange: () => Promise.resolve(),
   };
+}
+
+/** Everything in quarantine, none of it damaged. */
+export async function quarantinedIn(spool: Spool): Promise<QuarantinedEvent[]> {
+  const events: QuarantinedEvent[] = [];
+  for await (const listed of spool.quarantined.list()) {
+    if ("damage" in listed) throw new Error(listed.damage);
+    events.push(listed.found);
+  }
+  return events;
 }

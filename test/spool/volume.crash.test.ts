@@ -147,7 +147,13 @@ describe("limits of the spool", () => {
     const { waiting } = await appendUntilItWaits(spool);
     const [head] = await spool.read(ORDERS, 0, { maxEvents: 1, maxBytes: 1 });
     assert.ok(head !== undefined);
-    await spool.quarantine(head, { code: "X", reason: "", attempts: 1, deadLetterAccepted: true });
+    await spool.quarantine(head, {
+      code: "X",
+      reason: "",
+      attempts: 1,
+      deadLetterAccepted: true,
+      about: null,
+    });
     spool.ack(ORDERS, 1);
     await spool.meta.put("identity", { shop: "magento" });
     waiting.catch(() => undefined);

@@ -4,6 +4,8 @@ import { test } from "node:test";
 import type { OutboundEvent, SpooledEvent, TableEvent } from "../../agent/change.ts";
 import { Changes, context, makeTransform, partOf, readEvent, textOf } from "./parts.ts";
 import { sampleOf } from "./rows.ts";
+import { sampleControlEvents } from "./generated.ts";
+import { endSequenceOf, sequenceOf, streamSequencePrefix } from "../../agent/transform/sequence.ts";
 
 function tableEvent(what: TableEvent["what"]): TableEvent {
   const { end, gtid, serverId, commitTimeMs, checkpoint } = partOf([]);
@@ -66,6 +68,7 @@ test("a changed mapping is told in the entity's queue", () => {
     schemaVersion: 2,
     previousVersion: 1,
     epoch: 5,
+    position: { file: "b.000001", position: 4 },
     nowMs: 9000,
   });
   assert.deepEqual(
@@ -109,4 +112,31 @@ test("a dead letter over the limit leaves the payload out, and tells its size an
   assert.ok(
     letter.payload.length <= 4000 && typeof data["sha256"] === "string" && Number(data["bytes"]) > 1000,
   );
+});
+
+test("every control event's data holds type, id and sequence, for SDKs that show nothing else", () => {
+  const events = sampleControlEvents();
+  assert.equal(events.length, 5);
+  for (const event of events) {
+    const { id, type, data, sequence } = event;
+    assert.deepEqual([data["type"], data["shop"]], [type, "demo"], type);
+    // A dead letter names the event that it is about.
+    if (type !== "magento.dead-letter") assert.equal(data["event_id"], id, type);
+    assert.equal(data["sequence"], sequence ?? null, type);
+  }
+  const without = events.filter(({ sequence }) => sequence === undefined);
+  assert.deepEqual(
+    without.map(({ type, data }) => [type, data["position"]]),
+    [["magento.heartbeat", null]],
+    "only a heartbeat before the first position has none",
+  );
+});
+
+test("a control event's place lies between what it covers and what comes later", () => {
+  const end = { file: "b.000009", position: 500 };
+  const at = (position: number, ordinal: number): string =>
+    sequenceOf(streamSequencePrefix(5, { ...end, position }), ordinal, 1);
+  const place = endSequenceOf(5, end);
+  assert.equal(place.length, at(500, 0).length);
+  assert.ok(at(500, 9_999_999_999) <= place && place < at(501, 0));
 });

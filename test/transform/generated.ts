@@ -1,9 +1,10 @@
 /** Files that are made from the code, and their texts; a test fails when they differ. */
+import type { TableEvent } from "../../agent/change.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { eventJsonSchema, eventTypes, personalFieldsSource } from "../../agent/transform/json-schema.ts";
 import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
-import { Changes, context, makeTransform, partOf, readEvent } from "./parts.ts";
-import { sampleRows } from "./rows.ts";
+import { Changes, context, makeTransform, partOf, readEvent, type ReadEvent } from "./parts.ts";
+import { sampleOf, sampleRows } from "./rows.ts";
 
 function pretty(value: unknown): string {
   return `${JSON.stringify(value, null, 2)}\n`;
@@ -29,9 +30,62 @@ function goldenEvents(): [path: string, text: string][] {
   });
 }
 
+/** One of each control event, and a dead letter, as consumers receive them. */
+export function sampleControlEvents(): ReadEvent[] {
+  const transform = makeTransform();
+  const { end, gtid, serverId, commitTimeMs, checkpoint } = partOf([]);
+  const table = transform.tables.findIndex((one) => one.table === "sales_order");
+  const statement = "TRUNCATE TABLE";
+  const reset: TableEvent = {
+    kind: "table",
+    table,
+    what: "reset",
+    statement,
+    end,
+    gtid,
+    serverId,
+    commitTimeMs,
+    checkpoint,
+  };
+  const heartbeat = {
+    epoch: context.epoch,
+    completeUpToMs: commitTimeMs - 1,
+    file: end.file,
+    position: end.position,
+    gtidSet: gtid,
+    backlogEvents: 12,
+    backlogBytes: 14_400,
+    held: ["migration.stock.changed"],
+    quarantined: 1,
+    nowMs: context.capturedAtMs,
+  };
+  const nothingYet = { ...heartbeat, completeUpToMs: null, file: null, position: null, gtidSet: null };
+  const [refused] = transform.encode(
+    partOf(new Changes(transform).insert("salesrule_coupon", sampleOf("coupon").row).list),
+    context,
+  );
+  if (refused === undefined) throw new Error("the sample coupon gives an event");
+  const verdict = { code: "ERR_PUBSUB_EVENTS_SER", reason: "Dapr refused the event", attempts: 3 };
+  return [
+    transform.control.heartbeat(heartbeat),
+    transform.control.heartbeat({ ...nothingYet, nowMs: context.capturedAtMs - 10_000 }),
+    ...transform.encode(reset, context),
+    transform.schemaChanged({
+      entity: "coupon",
+      schemaVersion: 2,
+      previousVersion: 1,
+      epoch: context.epoch,
+      position: end,
+      nowMs: context.capturedAtMs,
+    }),
+    transform.control.deadLetter({ ...refused, seq: 1 }, verdict),
+  ].map(readEvent);
+}
+
 /** Path from the root of the repository -> text. */
 export function generatedFiles(): ReadonlyMap<string, string> {
   const files = new Map<string, string>(goldenEvents());
+  files.set("docs/events/control.json", pretty(sampleControlEvents()));
   files.set("docs/mapping.schema.json", pretty(mappingFileSchema));
   for (const entity of defaultMapping.entities) {
     files.set(`cluster/schemas/${entity.entity}.schema.json`, pretty(eventJsonSchema(entity)));
