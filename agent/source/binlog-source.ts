@@ -7,6 +7,7 @@ import {
   type Checkpoint,
   type FollowedTable,
   nextEpoch,
+  type Position,
   type SourceItem,
   STATE_FORMAT_VERSION,
 } from "../change.ts";
@@ -26,6 +27,7 @@ import {
   type ServerPosition,
 } from "./server-facts.ts";
 import type { SourceSettings } from "./settings.ts";
+import { watchSilence } from "./silent-stream.ts";
 import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
 import { isDumpRefused, translateError } from "./source-errors.ts";
 import { planStart, requirePosition, type Start, startWithoutCheckpoint } from "./start-position.ts";
@@ -39,6 +41,7 @@ export interface BinlogSourceParts {
   readonly clock: Clock;
   /** For tests: smaller limits, shorter times. */
   readonly limits?: Partial<StreamLimits>;
+  readonly silenceLookMs?: number;
 }
 
 export interface BinlogSource extends ChangeSource {
@@ -74,7 +77,9 @@ const defaultLimits: StreamLimits = {
   progressBytes: 8 * 1024 * 1024,
 };
 
-const backoff = { firstMs: 200, maxMs: 30_000 } as const;
+const backoff = { firstMs: 200, maxMs: 5_000 } as const;
+/** A stream from which nothing came is compared with the server's own position this often. */
+const SILENCE_LOOK_MS = 20_000;
 /** The same failure is said again after this time at the earliest. */
 const LOG_AGAIN_MS = 30_000;
 /** A server that has the position and refuses it this often will not give it. */
@@ -125,6 +130,8 @@ class MysqlBinlogSource implements BinlogSource {
     this.#stream = stream;
     // The proof is for what may have changed: at the start, and after a lost connection.
     let prove = true;
+    const watching = new AbortController();
+    void this.#watchSilence(stream, watching.signal);
     try {
       while (!signal.aborted) {
         const items = stream.take();
@@ -146,10 +153,30 @@ class MysqlBinlogSource implements BinlogSource {
         if (!signal.aborted) prove = !(await this.#connect(stream, prove, signal)) && prove;
       }
     } finally {
+      watching.abort();
       stream.close();
       this.#state = "stopped";
       this.#stream = null;
     }
+  }
+
+  async #watchSilence(stream: Stream, signal: AbortSignal): Promise<void> {
+    const { clock, silenceLookMs } = this.#parts;
+    const readsAt = (): Position | null => {
+      const place = stream.readsAt;
+      return place === null ? null : { file: place.file, position: place.position };
+    };
+    // While the server cannot be asked, the stream's own silence tells of it.
+    const serverEnd = (): Promise<Position | null> => this.currentPosition().catch(() => null);
+    const silent = ({ file, position }: Position): void =>
+      stream.close(
+        new AgentError(
+          "SOURCE_UNREACHABLE",
+          `nothing comes, but the server's binlog is at ${file}:${position}`,
+        ),
+      );
+    const lookEveryMs = silenceLookMs ?? SILENCE_LOOK_MS;
+    await watchSilence({ clock, lookEveryMs, readsAt, serverEnd, silent }, signal);
   }
 
   status(): SourceStatus {

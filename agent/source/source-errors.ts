@@ -1,6 +1,7 @@
 /** Foreign errors become the agent's here, once, by their code. */
 import { AssertionError } from "../kernel/assert.ts";
 import { AgentError, asError, type ErrorCode } from "../kernel/errors.ts";
+import type { StreamPosition } from "./stream-position.ts";
 
 const authCodes = new Set([
   "ER_ACCESS_DENIED_ERROR",
@@ -88,4 +89,13 @@ export function isTlsCode(code: string): boolean {
 
 export function isDumpRefused(error: AgentError): boolean {
   return error.cause !== undefined && serverErrorOf(error.cause).number === DUMP_REFUSED;
+}
+
+/** The same error with the place of the event in hand, where it is about an event. */
+export function locatedError(error: AgentError, { file, eventStart }: StreamPosition): AgentError {
+  if (error.code !== "SOURCE_UNREADABLE" && error.code !== "SCHEMA_UNKNOWN") return error;
+  return new AgentError(error.code, `${file}:${eventStart}: ${error.message}`, {
+    cause: error,
+    hint: error.hint,
+  });
 }

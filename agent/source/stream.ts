@@ -14,8 +14,9 @@ import { DumpConnection, type DumpOptions } from "./dump-connection.ts";
 import type { RawPart } from "./group-sink.ts";
 import type { PartLimits } from "./group-rows.ts";
 import { PartDecoder } from "./part-decoder.ts";
-import { translateError } from "./source-errors.ts";
+import { locatedError, translateError } from "./source-errors.ts";
 import { FollowedNames } from "./statement.ts";
+import type { StreamPosition } from "./stream-position.ts";
 import type { Flavour } from "./stream-progress.ts";
 import { type SchemaWanted, TableShapes } from "./table-shapes.ts";
 
@@ -110,6 +111,12 @@ export class Stream {
     return this.#dump?.isPaused ?? false;
   }
 
+  /** Where the connection reads; null while there is none, or it is paused. */
+  get readsAt(): StreamPosition | null {
+    const place = this.#reader?.groups.place;
+    return place === undefined || place.file === "" || this.isPaused ? null : place;
+  }
+
   /**
    * Whether the server really streams: it may name file and format before it refuses a position,
    * so only something behind them counts, or that it stays silent for a while.
@@ -159,16 +166,16 @@ export class Stream {
     this.#formatAtMs = null;
     this.#dump = new DumpConnection(dump, {
       event: (buffer, start, end) => this.#takeEvent(reader, buffer, start, end),
-      failed: (error) => this.#end(this.#located(reader, error)),
+      failed: (error) => this.#end(locatedError(error, reader.groups.place)),
     });
     this.#watching = new AbortController();
     void this.#watch(this.#watching.signal);
     this.#dump.open();
   }
 
-  /** Ends the connection; the queue stays. */
-  close(): void {
-    this.#end(null);
+  /** Ends the connection, with a failure as a lost one; the queue stays. */
+  close(failure: AgentError | null = null): void {
+    this.#end(failure);
   }
 
   /** What is at hand, decoded; null when nothing is. Throws what makes a part unreadable. */
@@ -312,7 +319,7 @@ export class Stream {
     if (reader !== this.#reader) return;
     this.#readingColumns = false;
     if (failure === null) this.#goOn();
-    else this.#end(this.#located(reader, failure));
+    else this.#end(locatedError(failure, reader.groups.place));
   }
 
   /** The assembler's verdict comes in the middle of its work: the connection ends behind it. */
@@ -350,15 +357,6 @@ export class Stream {
     this.#reader = null;
     this.#failure = failure;
     this.#wake?.();
-  }
-
-  #located(reader: BinlogReader, error: AgentError): AgentError {
-    if (error.code !== "SOURCE_UNREADABLE" && error.code !== "SCHEMA_UNKNOWN") return error;
-    const { file, eventStart } = reader.groups.place;
-    return new AgentError(error.code, `${file}:${eventStart}: ${error.message}`, {
-      cause: error,
-      hint: error.hint,
-    });
   }
 
   /** Looks at the clock for everything that no packet tells. */

@@ -140,5 +140,11 @@ export function tableOf(results: readonly OutageResult[]): string {
 /** Two kinds at different places, at random. */
 export function randomPair(kinds: readonly OutageKind[], random: Random): OutageKind[] {
   const first = random.pick(kinds);
-  return [first, random.pick(kinds.filter((kind) => kind.place !== first.place))];
+  return [first, random.pick(kinds.filter((kind) => canMeet(first, kind)))];
+}
+
+/** daprd opens a component once, and only with a broker that answers: it cannot end without that one. */
+function canMeet(one: OutageKind, other: OutageKind): boolean {
+  const places = new Set([one.place, other.place]);
+  return places.size === 2 && !(places.has("daprd") && places.has("broker"));
 }

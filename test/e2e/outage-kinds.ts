@@ -177,6 +177,6 @@ export const outageKinds: readonly OutageKind[] = [
     place: "broker",
     code: /^ERR_PUBSUB_PUBLISH_MESSAGE$/,
     begin: (road) => road.brokerNetwork.become({ kind: "black-hole" }),
-    end: (road) => road.brokerNetwork.become({ kind: "half-open" }),
+    end: (road) => road.brokerNetwork.become({ kind: "pass" }),
   },
 ];

@@ -78,6 +78,20 @@ test("half a bulk fails, and daprd has the other half only", async () => {
   proxy.setScript(null);
 });
 
+test("entries that daprd could not store either are listed beside those left out", async () => {
+  await broker.redis.command("CONFIG", "SET", "maxmemory", "1");
+  proxy.setScript(({ entries }) => ({
+    kind: "partial",
+    failedIds: entries.slice(1).map((one) => one.entryId),
+  }));
+  const { status, text } = await publish(["q0", "q1"]);
+  await broker.redis.command("CONFIG", "SET", "maxmemory", "0");
+  proxy.setScript(null);
+  assert.equal(status, 500);
+  const failed: { failedEntries: { entryId: string }[] } = JSON.parse(text);
+  assert.deepEqual(failed.failedEntries.map(({ entryId }) => entryId).sort(), ["q0", "q1"]);
+});
+
 test("an answer is lost whole or in its middle after daprd took the events", async () => {
   proxy.setScript(() => ({ kind: "reset", stores: true }));
   await assert.rejects(publish(["lost"]));

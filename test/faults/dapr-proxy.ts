@@ -181,9 +181,11 @@ class HttpProxy implements DaprProxy {
     const failed = new Set(answer.failedIds);
     const kept = answer.storesFailed === true ? body : withoutEntries(body, failed);
     const real = await this.#forward({ incoming, body: kept });
-    // What daprd itself has to complain of comes first.
-    if (real.status !== 204 || failed.size === 0) return pass(response, real);
-    const failedEntries = answer.failedIds.map((entryId) => ({ entryId, error: "the broker failed" }));
+    // A refusal of the whole request stays; a list of failed entries must name those left out as well.
+    const alsoFailed = real.status === 204 ? [] : failedEntriesOf(real.body);
+    if (alsoFailed === null || failed.size === 0) return pass(response, real);
+    const leftOut = answer.failedIds.map((entryId) => ({ entryId, error: "the broker failed" }));
+    const failedEntries = [...leftOut, ...alsoFailed];
     const text = JSON.stringify({ failedEntries, errorCode: "ERR_PUBSUB_PUBLISH_MESSAGE" });
     pass(response, { status: 500, headers: { "content-type": "application/json" }, body: Buffer.from(text) });
   }
@@ -229,6 +231,17 @@ function pass(response: ServerResponse, { status, headers, body }: Answer): void
 
 function reset(response: ServerResponse): void {
   response.socket?.resetAndDestroy();
+}
+
+/** null where the answer is not about single entries. */
+function failedEntriesOf(body: Buffer): readonly unknown[] | null {
+  try {
+    const parsed: unknown = JSON.parse(body.toString("utf8"));
+    if (typeof parsed !== "object" || parsed === null || !("failedEntries" in parsed)) return null;
+    return Array.isArray(parsed.failedEntries) ? parsed.failedEntries : null;
+  } catch {
+    return null;
+  }
 }
 
 function withoutEntries(body: Buffer, ids: ReadonlySet<string>): Buffer {

@@ -40,6 +40,7 @@ export interface FollowOptions {
   readonly after?: Checkpoint | null;
   readonly settings?: Partial<SourceSettings>;
   readonly limits?: Partial<StreamLimits>;
+  readonly silenceLookMs?: number;
   /** Runs between two pulls. */
   readonly onBatch?: () => Promise<void>;
 }
@@ -65,7 +66,11 @@ export function settingsOf(changes: Partial<SourceSettings> = {}): SourceSetting
   };
 }
 
-export function sourceOf(settings: SourceSettings, limits: Partial<StreamLimits> = {}) {
+export function sourceOf(
+  settings: SourceSettings,
+  limits: Partial<StreamLimits> = {},
+  silenceLookMs = 20_000,
+) {
   const oddities: string[] = [];
   const logged: string[] = [];
   const say = (message: string): void => {
@@ -75,6 +80,7 @@ export function sourceOf(settings: SourceSettings, limits: Partial<StreamLimits>
     settings,
     tables,
     limits: { heartbeatMs: 500, ...limits },
+    silenceLookMs,
     clock: systemClock,
     log: { debug: say, info: say, notice: say, warn: say, error: say },
     observer: {
@@ -96,7 +102,11 @@ export async function stopAll(): Promise<void> {
 
 /** Pulls in the background until stopped. */
 export function follow(options: FollowOptions = {}): Followed {
-  const { source, oddities, logged } = sourceOf(settingsOf(options.settings), options.limits);
+  const { source, oddities, logged } = sourceOf(
+    settingsOf(options.settings),
+    options.limits,
+    options.silenceLookMs,
+  );
   const items: SourceItem[] = [];
   const ending = new AbortController();
   let wake = (): void => undefined;
