@@ -107,6 +107,7 @@ export const outageKinds: readonly OutageKind[] = [
     begin: (road) => road.network.become({ kind: "black-hole" }),
     end: (road) => road.network.become({ kind: "half-open" }),
   },
+  network("vanished, connecting gets no answer", { kind: "vanish" }, /NO_ANSWER|UND_ERR_CONNECT_TIMEOUT/),
   network("reset after acceptance", { kind: "reset-answers" }, reset),
   network("cut in the middle of the answer", { kind: "reset-answers", afterBytes: 20 }, reset),
   scripted("503", () => ({ kind: "answer", status: 503, body: "no upstream" }), /^HTTP_503$/),

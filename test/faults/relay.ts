@@ -50,8 +50,8 @@ export class Relay {
     if (this.#isDead) return;
     this.#fault = fault;
     this.#answered = 0;
-    if (fault.kind === "half-open") this.#isDead = true;
-    const isSilent = fault.kind === "black-hole" || fault.kind === "half-open";
+    if (fault.kind === "half-open" || fault.kind === "vanish") this.#isDead = true;
+    const isSilent = this.#isDead || fault.kind === "black-hole";
     this.#toServer.swallows = fault.kind === "hang";
     this.#toClient.swallows = fault.kind === "hang";
     for (const direction of [this.#toServer, this.#toClient]) {

@@ -180,6 +180,30 @@ test("a half-open connection stays silent for ever, while new ones work", async 
   await fresh.until(() => fresh.text === "a:2a:4");
 });
 
+test("a vanished server leaves connecting without an answer, and works again after it", async () => {
+  const { proxy, server, client } = await proxied();
+  await proxy.become({ kind: "vanish" });
+  client.send("2");
+  const lost = new Client(proxy.port);
+  let isConnected = false;
+  lost.socket.on("connect", () => {
+    isConnected = true;
+  });
+  await sleep(nothingForMs);
+  assert.deepEqual(
+    [isConnected, lost.ended, client.text, client.ended, server.taken()],
+    [false, "", "a:1", "", "1"],
+  );
+  await proxy.become({ kind: "pass" });
+  const fresh = new Client(proxy.port);
+  fresh.send("3");
+  await fresh.until(() => fresh.text === "a:3");
+  // The kernel tries again by itself.
+  lost.send("4");
+  await lost.until(() => lost.text === "a:4");
+  assert.equal(client.text, "a:1");
+});
+
 test("an answer is reset after the server took the request whole", async () => {
   const { proxy, server, client } = await proxied();
   await proxy.become({ kind: "reset-answers" });

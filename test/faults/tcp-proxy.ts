@@ -14,6 +14,7 @@
  */
 import { createServer, type AddressInfo, type Server, type Socket } from "node:net";
 import { Relay } from "./relay.ts";
+import { startSilentPort, type SilentPort } from "./silent-port.ts";
 
 export type Fault =
   /** No fault. Bytes flow both ways, ends and resets are passed on. */
@@ -39,6 +40,11 @@ export type Fault =
    * new ones work: a firewall forgot them, or the peer was replaced without a word.
    */
   | { readonly kind: "half-open" }
+  /**
+   * The network is gone: open connections are silent for ever, and connecting gets no answer either,
+   * neither yes nor no. After the fault new connections work.
+   */
+  | { readonly kind: "vanish" }
   /**
    * Requests reach the server whole; when its answer comes the client's connection is reset after
    * `afterBytes` bytes of it (default 0: it sees nothing of it). The work was done, and the client
@@ -87,6 +93,7 @@ class LoopbackProxy implements TcpProxy {
   readonly #passed = { toServer: 0, toClient: 0 };
   #target: Target;
   #server: Server | null = null;
+  #silentPort: SilentPort | null = null;
   #port = 0;
   #accepted = 0;
   #fault: Fault = { kind: "pass" };
@@ -120,12 +127,19 @@ class LoopbackProxy implements TcpProxy {
     this.#fault = fault;
     // What a hanging process took is lost with it: its connections cannot go on.
     if (before.kind === "hang" && fault.kind !== "hang") this.cut();
+    await this.#silentPort?.stop();
+    this.#silentPort = null;
     if (fault.kind === "refuse") {
       await this.#close();
       return;
     }
     for (const relay of this.#relays) relay.obey(fault);
-    if (this.#server === null) await this.listen(this.#port);
+    if (fault.kind === "vanish") {
+      // Not awaited: it is closed for good only when its connections are, and the port is free at once.
+      this.#server?.close();
+      this.#server = null;
+      this.#silentPort = await startSilentPort(this.#port);
+    } else if (this.#server === null) await this.listen(this.#port);
   }
 
   setTarget(target: Target): void {
@@ -137,6 +151,8 @@ class LoopbackProxy implements TcpProxy {
   }
 
   async stop(): Promise<void> {
+    await this.#silentPort?.stop();
+    this.#silentPort = null;
     await this.#close();
   }
 
