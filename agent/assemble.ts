@@ -214,7 +214,8 @@ function watchRunway(
 /** Control events as the mapping in use has them at the moment. */
 function controlOf(mapped: MappingInUse): ControlEncoder {
   return {
-    deadLetter: (event, verdict) => mapped.rooms.transform.control.deadLetter(event, verdict),
+    deadLetter: (event, verdict, withPayload) =>
+      mapped.rooms.transform.control.deadLetter(event, verdict, withPayload),
     about: (event) => mapped.rooms.transform.control.about(event),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };

@@ -197,8 +197,11 @@ export interface QuarantineRoom {
 // transform -> forward (handed over by main): events that the forwarder itself has to make
 
 export interface ControlEncoder {
-  /** The dead letter of an event, in wire form. `payload` is left out over the limit. */
-  deadLetter(event: SpooledEvent, verdict: GivenUp): OutboundEvent;
+  /**
+   * The dead letter of an event, in wire form. `payload`, the event itself, is left out over the
+   * limit, or where the caller says so: the letter has the same id either way.
+   */
+  deadLetter(event: SpooledEvent, verdict: GivenUp, withPayload?: boolean): OutboundEvent;
   /** What an event is about; null where its payload does not say. */
   about(event: SpooledEvent): EventFacts | null;
   /** One heartbeat, in wire form. */

@@ -1,7 +1,8 @@
 /**
  * Events that were given up: each one's dead letter is published, then the event goes into
  * quarantine, and only then its entity's next event may go. Where the dead letter itself is refused
- * for its content, quarantine alone keeps the event and the stream goes on.
+ * for its content, also without the event in it, quarantine alone keeps the event and the stream
+ * goes on.
  */
 import type { OutboundEvent } from "../change.ts";
 import type { ControlEncoder, ForwardObserver, GivenUp, QueueReader } from "../ports.ts";
@@ -123,7 +124,12 @@ export class DeadLetters {
 
   async #refused(items: readonly Item[]): Promise<void> {
     this.#most = Math.max(1, items.length >> 1);
-    if (items.length === 1) await this.#quarantine(items, false);
+    const [only] = items;
+    if (items.length > 1 || only === undefined) return;
+    // What Dapr refused in the event it may refuse in the event's letter: that goes once without it.
+    const bare = this.#parts.encoder.deadLetter(only.slot.event, only.verdict, false);
+    if (bare.payload.length >= only.letter.payload.length) return this.#quarantine(items, false);
+    this.#items = this.#items.map((item) => (item === only ? { ...only, letter: bare } : item));
   }
 
   async #quarantine(items: readonly Item[], deadLetterAccepted: boolean): Promise<void> {

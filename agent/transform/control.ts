@@ -252,7 +252,7 @@ export class ControlEvents implements ControlEncoder {
    * the refused CloudEvent, whose size and hash are told in any case; it is left out when the dead
    * letter would be over the limit itself.
    */
-  deadLetter(event: SpooledEvent, verdict: GivenUp): OutboundEvent {
+  deadLetter(event: SpooledEvent, verdict: GivenUp, withPayload = true): OutboundEvent {
     const text = literalText(event.payload);
     const about = aboutEvent(event, text);
     const id = idOf(deadLetterType, event.id);
@@ -281,7 +281,7 @@ export class ControlEvents implements ControlEncoder {
     };
     // Escaped twice more, the text grows; one that could not fit anyway is not tried.
     let payload: Buffer | null = null;
-    if (text.length <= this.#maxEventBytes) {
+    if (withPayload && text.length <= this.#maxEventBytes) {
       payload = this.#payload({ ...envelope, data: { ...data, payload: text } });
       if (payload.length > this.#maxEventBytes) payload = null;
     }

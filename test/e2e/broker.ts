@@ -27,6 +27,8 @@ export interface BrokerOptions {
   readonly way?: Way;
   /** Lets daprd watch its component file and take changes without a restart. */
   readonly hotReload?: boolean;
+  /** More of daprd's command line; read at each start, so that a restart may have others. */
+  readonly daprdArgs?: readonly string[];
 }
 
 /** Starts Redis and the daprd that takes the agent's events, with the files of cluster/. */
@@ -45,6 +47,7 @@ export async function startBroker(options: BrokerOptions = {}): Promise<Broker> 
       resourcesDir,
       configFile: options.hotReload === true ? hotReloadConfig(directory) : gatewayConfigFile,
       token,
+      ...(options.daprdArgs === undefined ? {} : { args: options.daprdArgs }),
     });
     return {
       redis,

@@ -52,9 +52,14 @@ export type ProxyAnswer =
   | { readonly kind: "half-answer"; readonly stores: boolean; readonly status: number }
   /**
    * daprd gets the entries that are not listed, and the answer is that of a broker which failed for
-   * those listed. `storesFailed`: daprd gets them all the same.
+   * those listed, or that of `errorCode`. `storesFailed`: daprd gets them all the same.
    */
-  | { readonly kind: "partial"; readonly failedIds: readonly string[]; readonly storesFailed?: boolean };
+  | {
+      readonly kind: "partial";
+      readonly failedIds: readonly string[];
+      readonly storesFailed?: boolean;
+      readonly errorCode?: string;
+    };
 
 /** null = pass. */
 export type ProxyScript = (publish: ProxiedPublish) => ProxyAnswer | null;
@@ -186,7 +191,8 @@ class HttpProxy implements DaprProxy {
     if (alsoFailed === null || failed.size === 0) return pass(response, real);
     const leftOut = answer.failedIds.map((entryId) => ({ entryId, error: "the broker failed" }));
     const failedEntries = [...leftOut, ...alsoFailed];
-    const text = JSON.stringify({ failedEntries, errorCode: "ERR_PUBSUB_PUBLISH_MESSAGE" });
+    const errorCode = answer.errorCode ?? "ERR_PUBSUB_PUBLISH_MESSAGE";
+    const text = JSON.stringify({ failedEntries, errorCode });
     pass(response, { status: 500, headers: { "content-type": "application/json" }, body: Buffer.from(text) });
   }
 

@@ -177,10 +177,14 @@ function aboutOf(event: SpooledEvent): EventFacts {
 
 export const encoder: ControlEncoder = {
   about: aboutOf,
-  deadLetter: (event, verdict) => ({
+  deadLetter: (event, verdict, withPayload = true) => ({
     ...eventOf({ key: "", queue: DLQ }),
     id: `dead-${event.id}`,
-    payload: Buffer.from(JSON.stringify(JSON.stringify({ of: event.id, code: verdict.code }))),
+    payload: Buffer.from(
+      JSON.stringify(
+        JSON.stringify({ of: event.id, code: verdict.code, ...(withPayload ? { payload: "p" } : {}) }),
+      ),
+    ),
   }),
   heartbeat: (facts: HeartbeatFacts) => ({
     ...eventOf({ key: "", queue: CONTROL }),

@@ -264,3 +264,18 @@ test("a storm that ends counts anew: events refused in it are not given up on it
   ids.clear();
   await rig.drained();
 });
+
+test("a dead letter that is refused goes once more without the event in it", async (t) => {
+  const { standIn, rig } = await start(t);
+  const poison = many(3, (index) => ({ key: `p${index}` }));
+  const ids = new Set(poison.map(({ id }) => id));
+  standIn.setScript((publish) => {
+    const isWhole = publish.topic === DLQ && publish.entries.some(({ event }) => event.includes("payload"));
+    return isWhole ? { kind: "answer", status: 413, body: "" } : refusing(ids)(publish);
+  });
+  rig.queues.append(...poison);
+  await rig.drained();
+  const letters = standIn.delivered.filter(({ topic }) => topic === DLQ);
+  assert.deepEqual(letters.map(({ entryId }) => entryId).sort(), poison.map(({ id }) => `dead-${id}`).sort());
+  assert.ok(rig.queues.quarantined.events.every(({ verdict }) => verdict.deadLetterAccepted));
+});
