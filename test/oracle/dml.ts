@@ -49,17 +49,18 @@ export interface DmlCounts {
 }
 
 /**
- * Duplicate key, lock wait, deadlock, no more auto-increment, value out of range by arithmetic; MySQL
+ * Row changed since the snapshot, duplicate key, lock wait, deadlock, no more auto-increment, value out of range by arithmetic; MySQL
  * with GTIDs refuses other engines in a transaction (1785).
  */
 const expectedErrors: ReadonlySet<number> = new Set([
-  1062, 1205, 1206, 1213, 1305, 1467, 1690, 167, 1264, 1586, 1785,
+  1020, 1062, 1205, 1206, 1213, 1305, 1467, 1690, 167, 1264, 1586, 1785,
 ]);
 /**
- * After a deadlock, or with a full lock table (1206), the server has rolled back the whole transaction. Rarely it says so only by a
- * savepoint that was set a moment ago and is gone (1305).
+ * After a deadlock, with a full lock table (1206), or where a row changed since the transaction's
+ * snapshot (1020, newer MariaDB), the server has rolled back the whole transaction. Rarely it says
+ * so only by a savepoint that was set a moment ago and is gone (1305).
  */
-const transactionLost: ReadonlySet<number> = new Set([1206, 1213, 1305]);
+const transactionLost: ReadonlySet<number> = new Set([1020, 1206, 1213, 1305]);
 
 function errnoOf(thrown: unknown): number {
   if (typeof thrown === "object" && thrown !== null && "errno" in thrown) return Number(thrown.errno);
