@@ -94,6 +94,7 @@ export class Healing {
   async #skip(queue: string): Promise<void> {
     const { damages, gapEvent, epoch, healed, clock, log } = this.#parts;
     const gap = await damages.gap(queue);
+    if (gap === null) return;
     await damages.skip(queue, gap, gapEvent({ ...gap, queue, epoch: epoch(), nowMs: clock.wallMs() }));
     healed("gap");
     log.error("events of the spool are lost: the binlog no longer has them; a gap event says so", {

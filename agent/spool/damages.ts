@@ -96,8 +96,12 @@ export class Damages {
     for (const listener of this.#listeners) listener();
   }
 
-  /** Durable when it resolves. Capture must not run: it starts again from the checkpoint. */
+  /**
+   * Durable when it resolves. Capture must not run: it starts again from the checkpoint. Nothing is
+   * done where what is damaged was acknowledged meanwhile.
+   */
   async rewind(name: string): Promise<void> {
+    if (!this.#isDamaged(name)) return;
     const { queue, seq } = this.#damaged(name);
     const { commit, marks, intake } = this.#parts;
     const mark = marks.before(queue, seq);
@@ -109,6 +113,7 @@ export class Damages {
       assigned = queue.assigned;
       tail = await this.#tail(queue, seq);
     } while (queue.assigned !== assigned);
+    if (!this.#isDamaged(name)) return this.#parts.healed(queue);
     const group = commit.open();
     for (const key of tail.keys) group.batch.del(key);
     queue.cutTo(seq - 1);
@@ -119,8 +124,9 @@ export class Damages {
     this.#parts.healed(queue);
   }
 
-  /** What a skip would lose. */
-  async gap(name: string): Promise<QueueGap> {
+  /** What a skip would lose; null where what is damaged was acknowledged meanwhile. */
+  async gap(name: string): Promise<QueueGap | null> {
+    if (!this.#isDamaged(name)) return null;
     const { queue, seq } = this.#damaged(name);
     const { marks, checkpoint } = this.#parts;
     const last = await this.#lastDamaged(queue, seq);
@@ -150,6 +156,10 @@ export class Damages {
     await commit.durable();
     queue.damagedAt = null;
     this.#parts.healed(queue);
+  }
+
+  #isDamaged(name: string): boolean {
+    return (this.#parts.queues.find(name)?.damagedAt ?? null) !== null;
   }
 
   #damaged(name: string): { readonly queue: Queue; readonly seq: Seq } {

@@ -137,6 +137,8 @@ export class Queue implements QueueTag {
     if (records <= 0) return 0;
     this.ackedBytes += (this.pendingBytes * records) / this.pendingEvents;
     this.acked = through;
+    // It was read before it was damaged, and delivered: nobody will need it again.
+    if (this.damagedAt !== null && this.damagedAt <= through) this.damagedAt = null;
     if (this.acked === this.assigned) {
       this.ackedBytes = this.appendedBytes;
       this.oldestCapturedAtMs = null;

@@ -229,6 +229,8 @@ export class Spool implements SpoolWriter, QueueReader {
       return await this.#records.read(found, after, limits);
     } catch (error) {
       if (!(error instanceof AgentError) || error.code !== "SPOOL_CORRUPT") throw error;
+      // What was acknowledged during the read may be deleted already; that is no damage.
+      if (found.acked > after) return [];
       this.damages.found(found, after + 1, error.message);
       return [];
     }

@@ -8,15 +8,18 @@ import assert from "node:assert/strict";
 import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
+import type { Database } from "../../agent/spool/database.ts";
 import { compacted, deleteKey, filesOf, flip, flipValue, orderKey, table } from "./damage-cases.ts";
 import { capture, Consumer, COUNT, filled, recover, tuning } from "./damage-model.ts";
 import {
   checkpoint,
   event,
   eventually,
+  memoryDatabase,
   openSpool,
   ORDERS,
   randomOf,
+  readAll,
   seedOf,
   stateDirOf,
 } from "./fixtures.ts";
@@ -64,6 +67,7 @@ describe("a damaged spool", () => {
     const [damage] = spool.damages.all;
     assert.ok(damage !== undefined);
     const gap = await spool.damages.gap(ORDERS);
+    assert.ok(gap !== null);
     assert.equal(gap.first, damage.seq);
     assert.ok(gap.from !== null && gap.to !== null && gap.from.position < gap.to.position);
     const told = event(9999, { kind: "control", topic: "migration.control", barrier: true });
@@ -120,5 +124,44 @@ describe("a damaged spool", () => {
       }
       await recover(one, consumer);
     }
+  });
+
+  it("is not what was acknowledged and deleted while somebody read it", async (t) => {
+    const dir = await stateDirOf(t);
+    const database = memoryDatabase();
+    const gate: { waits: Promise<void> | null } = { waits: null };
+    const slow: Database = {
+      ...database,
+      get: async (key) => {
+        await gate.waits;
+        return database.get(key);
+      },
+    };
+    const spool = await openSpool(dir, { database: slow });
+    await spool.append({ events: [event(1), event(2)], checkpoint: checkpoint(1) });
+    assert.equal((await readAll(spool, ORDERS)).length, 2);
+    let open = (): void => undefined;
+    gate.waits = new Promise((resolve) => {
+      open = resolve;
+    });
+    // As status and metrics look at the head while the forwarder drains.
+    const reading = spool.read(ORDERS, 0, { maxEvents: 1, maxBytes: 1 });
+    spool.ack(ORDERS, 2);
+    await spool.meta.put("barrier", 1);
+    await spool.meta.put("barrier", 2);
+    open();
+    assert.deepEqual(await reading, []);
+    assert.deepEqual(spool.damages.all, []);
+    gate.waits = null;
+    await spool.append({ events: [event(3)], checkpoint: checkpoint(2) });
+    assert.equal((await spool.read(ORDERS, 2, { maxEvents: 1, maxBytes: 1 })).length, 1);
+  });
+
+  it("that nobody needs any more is not healed: neither rewind nor skip does anything", async (t) => {
+    const spool = await openSpool(await stateDirOf(t));
+    await spool.append({ events: [event(1), event(2), event(3)], checkpoint: checkpoint(1) });
+    await spool.damages.rewind(ORDERS);
+    assert.equal(await spool.damages.gap(ORDERS), null);
+    assert.equal((await spool.read(ORDERS, 0, { maxEvents: 3, maxBytes: 1 << 20 })).length, 3);
   });
 });
