@@ -13,6 +13,7 @@ import type { Clock, Log } from "../kernel/service.ts";
 import { openError, repairDatabase } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
+import { liveTables } from "./live-tables.ts";
 import { readMarker, writeMarker } from "./marker.ts";
 import type { FoundMarker, Marker } from "./marker.ts";
 import type { Mark } from "./marks.ts";
@@ -288,18 +289,20 @@ export async function missingFile(path: string): Promise<string | null> {
   if (!names.includes("CURRENT")) return "CURRENT";
   const manifest = (await readFile(join(path, "CURRENT"), "utf8")).trim();
   if (!names.includes(manifest)) return "the MANIFEST";
+  const live = await liveTables(join(path, manifest));
   for (const name of names) {
-    if (name.endsWith(".ldb") && !(await hasFooter(join(path, name)))) return `the end of ${name}`;
+    const size = name.endsWith(".ldb") ? live?.get(Number.parseInt(name, 10)) : undefined;
+    if (size !== undefined && !(await isWhole(join(path, name), size))) return `the end of ${name}`;
   }
   return null;
 }
 
 /** A table that was cut short fails like a disk: LevelDB maps it and reads beyond its end. */
-async function hasFooter(path: string): Promise<boolean> {
+async function isWhole(path: string, wanted: number): Promise<boolean> {
   const file = await open(path, "r");
   try {
     const { size } = await file.stat();
-    if (size < TABLE_MAGIC.length) return false;
+    if (size < wanted) return false;
     const { buffer } = await file.read({
       buffer: Buffer.alloc(TABLE_MAGIC.length),
       position: size - TABLE_MAGIC.length,
