@@ -1,7 +1,7 @@
 /** `magento-edge-agent adopt`: the state belongs to this machine from now on. */
 import { type Adopted, adoptState, guardMachine } from "../adoption.ts";
 import { takeSupervisor } from "../config/load.ts";
-import { askAgent } from "../control/control-client.ts";
+import { askIfRunning } from "../control/control-client.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { type MachineFacts, readMachine } from "../machine.ts";
@@ -27,7 +27,7 @@ export const adoptCommand: Command = {
       "A stopped agent is adopted in its directory, a running one over its admin socket (root).",
     ].join("\n"),
   run: async (args, output) => {
-    const running = await askRunning(findSockets(args).admin);
+    const running = await askIfRunning(findSockets(args).admin, { command: "adopt" }, isAdopted);
     if (running !== null) return told(running, output);
     const settings = settingsOrThrow(loadFrom(args, true));
     const machine = readMachine({ root: "/", runtimeDirectory: takeSupervisor().runtimeDirectory });
@@ -35,18 +35,6 @@ export const adoptCommand: Command = {
     return told(adopted, output);
   },
 };
-
-/** Null when no agent runs. */
-async function askRunning(socket: string): Promise<Adopted | null> {
-  try {
-    const answer = await askAgent(socket, { command: "adopt" });
-    if (isAdopted(answer)) return answer;
-    throw new AgentError("COMMAND_REFUSED", "the agent's answer is not understood");
-  } catch (error) {
-    if (error instanceof AgentError && error.code === "AGENT_NOT_RUNNING") return null;
-    throw error;
-  }
-}
 
 async function adoptStopped(spool: Spool, machine: MachineFacts): Promise<Adopted> {
   if ((await guardMachine(spool.meta, machine)) === null) {

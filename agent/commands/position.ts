@@ -3,8 +3,7 @@ import { guardMachine } from "../adoption.ts";
 import { makeTransform, sourceSettings } from "../assemble.ts";
 import { takeSupervisor } from "../config/load.ts";
 import type { Settings } from "../config/settings-table.ts";
-import { askAgent } from "../control/control-client.ts";
-import { AgentError } from "../kernel/errors.ts";
+import { askIfRunning } from "../control/control-client.ts";
 import { systemClock } from "../kernel/service.ts";
 import { type MachineFacts, readMachine } from "../machine.ts";
 import { type Beginning, beginAnew } from "../new-beginning.ts";
@@ -41,7 +40,8 @@ export const positionRestartCommand: Command = {
     const from = args.text("from");
     if (from === null)
       throw usageError("where to? --from=current is the end of the binlog now", "position restart");
-    const running = await askRunning(findSockets(args).admin, from);
+    const question = { command: "position restart", args: { from }, timeoutMs: 120_000 };
+    const running = await askIfRunning(findSockets(args).admin, question, isBeginning);
     if (running !== null) return told(running, output);
     const settings = settingsOrThrow(loadFrom(args, true));
     const mapping = loadMapping(settings);
@@ -70,22 +70,6 @@ async function restartStopped(spool: Spool, parts: StoppedParts, from: string): 
   const schemaVersions = Object.fromEntries(schemas.map(([entity, { version }]) => [entity, version]));
   const transform = makeTransform(settings, mapping, { instance, schemaVersions });
   return beginAnew({ spool, transform, placeAt, nowMs: systemClock.wallMs() }, from);
-}
-
-/** Null when no agent runs. */
-async function askRunning(socket: string, from: string): Promise<Beginning | null> {
-  try {
-    const answer = await askAgent(socket, {
-      command: "position restart",
-      args: { from },
-      timeoutMs: 120_000,
-    });
-    if (isBeginning(answer)) return answer;
-    throw new AgentError("COMMAND_REFUSED", "the agent's answer is not understood");
-  } catch (error) {
-    if (error instanceof AgentError && error.code === "AGENT_NOT_RUNNING") return null;
-    throw error;
-  }
 }
 
 function told({ epoch, from, to }: Beginning, output: Output): number {

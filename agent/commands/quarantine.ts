@@ -2,7 +2,7 @@
  * `magento-edge-agent quarantine ls|show|retry|drop`: asks the running agent. `ls`, `show` and
  * `drop` open the state directory themselves when no agent runs; a retry needs one.
  */
-import { askAgent, type ControlQuestion } from "../control/control-client.ts";
+import { askIfRunning, type ControlQuestion } from "../control/control-client.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { ageText } from "../observe/health.ts";
@@ -128,20 +128,12 @@ interface Asked<T> {
 }
 
 async function ask<T>(args: Arguments, output: Output, asked: Asked<T>): Promise<T> {
-  let answer: unknown;
-  try {
-    answer = await askAgent(findSockets(args)[asked.socket], asked.question);
-  } catch (error) {
-    if (!(error instanceof AgentError) || error.code !== "AGENT_NOT_RUNNING") throw error;
-    const settings = settingsOrThrow(loadFrom(args, true));
-    return withStoppedState(settings, output, (spool) =>
-      asked.stopped(new QuarantineDesk(spool.quarantined, systemClock)),
-    );
-  }
-  if (asked.isAnswer(answer)) return answer;
-  throw new AgentError("COMMAND_REFUSED", "the agent's answer is not understood", {
-    hint: "Is the running agent of another version?",
-  });
+  const running = await askIfRunning(findSockets(args)[asked.socket], asked.question, asked.isAnswer);
+  if (running !== null) return running;
+  const settings = settingsOrThrow(loadFrom(args, true));
+  return withStoppedState(settings, output, (spool) =>
+    asked.stopped(new QuarantineDesk(spool.quarantined, systemClock)),
+  );
 }
 
 function choiceOf(args: Arguments, command: string): Choice {

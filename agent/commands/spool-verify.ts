@@ -7,7 +7,7 @@ import { AgentError } from "../kernel/errors.ts";
 import { type SpoolReport, verifySpool } from "../spool/verify.ts";
 import { type Command, type Output, sharedOptions } from "./command.ts";
 import { loadFrom, settingsOrThrow } from "./load-settings.ts";
-import { becomeOwner } from "./stopped-state.ts";
+import { becomeOwner, noState } from "./stopped-state.ts";
 
 export const spoolVerifyCommand: Command = {
   name: "spool verify",
@@ -21,11 +21,7 @@ export const spoolVerifyCommand: Command = {
     ].join("\n"),
   run: async (args, output) => {
     const stateDir = stateDirectory(settingsOrThrow(loadFrom(args, true)), takeSupervisor());
-    if (!existsSync(stateDir)) {
-      throw new AgentError("COMMAND_REFUSED", `there is no state in ${stateDir}`, {
-        hint: "See STATE_DIR; --env-file names the settings of another agent.",
-      });
-    }
+    if (!existsSync(stateDir)) throw noState(stateDir);
     becomeOwner(stateDir);
     const report = await verifyStopped(stateDir);
     if (args.flag("json")) {

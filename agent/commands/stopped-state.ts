@@ -30,9 +30,7 @@ export async function withStoppedState<T>(
     if (isClosed(marker)) {
       throw new AgentError("CONTROL_RIGHTS", `the state in ${stateDir} is closed to this user`);
     }
-    throw new AgentError("COMMAND_REFUSED", `there is no state in ${stateDir}`, {
-      hint: "See STATE_DIR; --env-file names the settings of another agent.",
-    });
+    throw noState(stateDir);
   }
   const limits = diskLimits(settings, await volumeOf(stateDir));
   becomeOwner(stateDir);
@@ -56,6 +54,13 @@ export async function withStoppedState<T>(
   } finally {
     await spool.close();
   }
+}
+
+/** The error of a command that needs a state where there is none. */
+export function noState(stateDir: string): AgentError {
+  return new AgentError("COMMAND_REFUSED", `there is no state in ${stateDir}`, {
+    hint: "See STATE_DIR; --env-file names the settings of another agent.",
+  });
 }
 
 function isClosed(path: string): boolean {

@@ -21,6 +21,28 @@ export async function askAgent(path: string, question: ControlQuestion): Promise
   throw new AgentError(answer.code, answer.message, { hint: answer.hint });
 }
 
+/**
+ * The running agent's answer, or null when nobody answers: then the command goes on with the state
+ * of a stopped agent. Rejects as `askAgent` does, and with COMMAND_REFUSED for another form of answer.
+ */
+export async function askIfRunning<T>(
+  path: string,
+  question: ControlQuestion,
+  isAnswer: (answer: unknown) => answer is T,
+): Promise<T | null> {
+  let answer: unknown;
+  try {
+    answer = await askAgent(path, question);
+  } catch (error) {
+    if (error instanceof AgentError && error.code === "AGENT_NOT_RUNNING") return null;
+    throw error;
+  }
+  if (isAnswer(answer)) return answer;
+  throw new AgentError("COMMAND_REFUSED", "the agent's answer is not understood", {
+    hint: "Is the running agent of another version?",
+  });
+}
+
 function exchange(path: string, request: string, timeoutMs: number): Promise<ControlAnswer> {
   return new Promise((resolve, reject) => {
     const chunks: string[] = [];
