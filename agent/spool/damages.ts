@@ -20,7 +20,7 @@ import type { Intake } from "./intake.ts";
 import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
 import type { Marks } from "./marks.ts";
 import type { Queue, Queues } from "./queue.ts";
-import type { QueueRecords } from "./reading.ts";
+import { type QueueRecords, recordAtOrBefore } from "./reading.ts";
 import { RunReader, VOID_RUN_MAX } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
@@ -205,17 +205,15 @@ export class Damages {
 
   /** Where the first record that is damaged begins: one that begins before the damage may reach into it. */
   async #firstOf(queue: Queue, seq: Seq): Promise<Seq> {
-    const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
     try {
-      for await (const [key, value] of entriesOf(this.#parts.database, range)) {
-        const first = parseRecordKey(key)?.seq ?? seq;
-        const run = soundRun(queue, key, value, first);
-        return run === null || run.last >= seq ? first : seq;
-      }
+      const found = await recordAtOrBefore(this.#parts.database, queue, seq);
+      if (found === null) return seq;
+      const run = soundRun(queue, queueKey(queue, found.first), found.value, found.first);
+      return run === null || run.last >= seq ? found.first : seq;
     } catch (error) {
       if (!isCorruption(error)) throw error;
+      return seq;
     }
-    return seq;
   }
 
   /** The last event before the next sound record, or the queue's end. */

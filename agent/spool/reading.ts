@@ -110,16 +110,14 @@ export class QueueRecords {
 
   /** The record that begins at or before the event; only a start finds its place inside one. */
   async #around(queue: Queue, seq: Seq): Promise<FoundRecord> {
-    const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
+    let found: FoundRecord | null;
     try {
-      for await (const [key, value] of entriesOf(this.#database, range)) {
-        const first = parseRecordKey(key)?.seq;
-        if (first !== undefined) return { first, value };
-      }
+      found = await recordAtOrBefore(this.#database, queue, seq);
     } catch (cause) {
       throw await this.#unreadable(queue, seq, cause);
     }
-    throw await this.#missing(queue, seq);
+    if (found === null) throw await this.#missing(queue, seq);
+    return found;
   }
 
   #missing(queue: Queue, seq: Seq): Promise<AgentError> {
@@ -148,9 +146,25 @@ export class QueueRecords {
   }
 }
 
-interface FoundRecord {
+/** A record as it lies in the database; nothing of it is proven. */
+export interface FoundRecord {
+  /** Number of its first event. */
   readonly first: Seq;
   readonly value: Buffer;
+}
+
+/** The last record that begins at or before the event, whether it reaches it or not. */
+export async function recordAtOrBefore(
+  database: Database,
+  queue: Queue,
+  seq: Seq,
+): Promise<FoundRecord | null> {
+  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
+  for await (const [key, value] of entriesOf(database, range)) {
+    const first = parseRecordKey(key)?.seq;
+    if (first !== undefined) return { first, value };
+  }
+  return null;
 }
 
 /** Reads the capture time of heads that moved since; acknowledgements do not carry it. */

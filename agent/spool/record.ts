@@ -167,10 +167,6 @@ export class RunReader {
     return this.#next;
   }
 
-  get bytes(): number {
-    return this.#body.length;
-  }
-
   /** Leaves out events before `seq`. */
   skipTo(seq: Seq): void {
     while (this.#next < seq) {

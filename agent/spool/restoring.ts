@@ -11,7 +11,7 @@ import type { Evidence } from "./evidence.ts";
 import { MAX_SEQ, MAX_TAG, parseRecordKey, queueKey } from "./keys.ts";
 import type { KeyBounds } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { QueueRecords } from "./reading.ts";
+import { QueueRecords, recordAtOrBefore } from "./reading.ts";
 import { RunReader } from "./record.ts";
 import type { CursorsRecord, ProgressRecord, QueuesRecord } from "./state.ts";
 
@@ -111,27 +111,20 @@ async function beforeFirst(queue: Queue, database: Database): Promise<Seq> {
 }
 
 async function verifyTail(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
-  const range = {
-    gte: queueKey(queue, 0),
-    lte: queueKey(queue, queue.durable),
-    reverse: true,
-    limit: 1,
-  };
-  for await (const [key, value] of entriesOf(parts.database, range)) {
-    const first = parseRecordKey(key)?.seq ?? 0;
-    const at = Math.max(first, queue.acked + 1);
-    try {
-      const run = new RunReader(key, value, { queue: queue.name, seq: first });
-      if (run.last === queue.durable) return null;
-      if (run.last > queue.durable) return { queue, seq: at, what: "no checkpoint covers it" };
-      return { queue, seq: Math.max(run.last, queue.acked) + 1, what: "it is missing" };
-    } catch (cause) {
-      if (!(cause instanceof DamagedRecord)) throw cause;
-      const error = await parts.evidence.keep(queue, at, { what: cause.damage, value, cause });
-      return { queue, seq: at, what: error.message };
-    }
+  const found = await recordAtOrBefore(parts.database, queue, queue.durable);
+  if (found === null) return { queue, seq: queue.acked + 1, what: "it is missing" };
+  const { first, value } = found;
+  const at = Math.max(first, queue.acked + 1);
+  try {
+    const run = new RunReader(queueKey(queue, first), value, { queue: queue.name, seq: first });
+    if (run.last === queue.durable) return null;
+    if (run.last > queue.durable) return { queue, seq: at, what: "no checkpoint covers it" };
+    return { queue, seq: Math.max(run.last, queue.acked) + 1, what: "it is missing" };
+  } catch (cause) {
+    if (!(cause instanceof DamagedRecord)) throw cause;
+    const error = await parts.evidence.keep(queue, at, { what: cause.damage, value, cause });
+    return { queue, seq: at, what: error.message };
   }
-  return { queue, seq: queue.acked + 1, what: "it is missing" };
 }
 
 function damageAt(queue: Queue, seq: Seq, error: unknown): FoundDamage {

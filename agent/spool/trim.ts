@@ -67,7 +67,7 @@ export class Trim {
   /** Records of acknowledged events only, which are still to be deleted. */
   get backlog(): number {
     let records = 0;
-    for (const queue of this.#queues.all) if (queue.hasTrimmable) records += queue.trimmableRecords;
+    for (const queue of this.#queues.all) records += queue.trimmableRecords;
     return records;
   }
 
