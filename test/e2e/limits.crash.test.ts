@@ -92,6 +92,15 @@ async function onVolume(volume: SmallVolume, work: () => Promise<void>): Promise
   }
 }
 
+/** Starts the agent with a small byte limit, cuts it off from its broker, and writes until the limit holds it up. */
+async function fillSpool(write: () => Promise<void>): Promise<void> {
+  await stack.agent.start({ SPOOL_BYTES_MAX: LIMIT });
+  await stack.untilReading();
+  await stack.broker.cutOff();
+  await write();
+  await untilIntake("SPOOL_FULL", 1);
+}
+
 /** Waits for the end of the process and says with which code. */
 async function exitCode(): Promise<number | null> {
   const ended = await Promise.race([stack.agent.exited(), sleep(60_000).then(() => null)]);
@@ -100,11 +109,7 @@ async function exitCode(): Promise<number | null> {
 }
 
 test("at its byte limit it drops nothing, lets the server purge its binlogs, and goes on by itself", async () => {
-  await stack.agent.start({ SPOOL_BYTES_MAX: LIMIT });
-  await stack.untilReading();
-  await stack.broker.cutOff();
-  await writeMany(3_000);
-  await untilIntake("SPOOL_FULL", 1);
+  await fillSpool(() => writeMany(3_000));
   assert.match((await check("spool")).message, /^reading waits: /);
   await stack.agent.until("the dump connection is let go", async () => (await dumpThreads()) === 0, 30_000);
   const file = await fileOfAgent();
@@ -118,11 +123,7 @@ test("at its byte limit it drops nothing, lets the server purge its binlogs, and
 });
 
 test("a transaction many times the size of the spool passes, and a kill in its middle changes nothing", async () => {
-  await stack.agent.start({ SPOOL_BYTES_MAX: LIMIT });
-  await stack.untilReading();
-  await stack.broker.cutOff();
-  await writeAddresses(4_000);
-  await untilIntake("SPOOL_FULL", 1);
+  await fillSpool(() => writeAddresses(4_000));
   await stack.agent.kill();
   await stack.agent.start({ SPOOL_BYTES_MAX: LIMIT });
   await untilIntake("SPOOL_FULL", 1);
@@ -215,11 +216,7 @@ test("a failing fsync ends it with 75: nothing is acknowledged on trust", async 
 });
 
 test("when the server purged what a full spool could not take, it names that and forwards what it has", async () => {
-  await stack.agent.start({ SPOOL_BYTES_MAX: LIMIT });
-  await stack.untilReading();
-  await stack.broker.cutOff();
-  await writeMany(3_000);
-  await untilIntake("SPOOL_FULL", 1);
+  await fillSpool(() => writeMany(3_000));
   await stack.agent.until("the dump connection is let go", async () => (await dumpThreads()) === 0, 30_000);
   const file = await fileOfAgent();
   await stack.database.query("FLUSH BINARY LOGS");

@@ -8,14 +8,10 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import {
-  startDaprProxy,
-  type DaprProxy,
-  type ProxyAnswer,
-  type ProxiedPublish,
-} from "../faults/dapr-proxy.ts";
+import { startDaprProxy, type DaprProxy, type ProxyAnswer } from "../faults/dapr-proxy.ts";
 import { describeComparison } from "../oracle/compare.ts";
 import { allEntries, checkHistory, parseDelivered, type DeliveredEvent } from "../oracle/history.ts";
+import type { PublishRequest } from "../servers/dapr-stand-in.ts";
 import { numbersSql } from "../servers/numbers.ts";
 import { replicaOf, Stack, type StackOptions } from "./stack.ts";
 
@@ -76,7 +72,7 @@ async function quarantineOf(stack: Stack): Promise<readonly Row[]> {
 }
 
 /** Refuses what holds one of the words, each in its way; everything else is daprd's business. */
-function refuse({ topic, entries }: ProxiedPublish): ProxyAnswer | null {
+function refuse({ topic, entries }: PublishRequest): ProxyAnswer | null {
   const idsWith = (word: string): string[] =>
     entries.filter(({ event }) => event.includes(word)).map(({ entryId }) => entryId);
   if (topic === DLQ) {
@@ -92,7 +88,7 @@ function refuse({ topic, entries }: ProxiedPublish): ProxyAnswer | null {
 }
 
 /** As `refuse`, and dead letters are forbidden altogether. */
-function refuseWithoutLetters(publish: ProxiedPublish): ProxyAnswer | null {
+function refuseWithoutLetters(publish: PublishRequest): ProxyAnswer | null {
   if (publish.topic !== DLQ) return refuse(publish);
   return { kind: "answer", status: 403, body: '{"errorCode":"ERR_PUBSUB_FORBIDDEN","message":"m"}' };
 }

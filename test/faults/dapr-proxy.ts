@@ -21,15 +21,8 @@ import {
   type ServerResponse,
 } from "node:http";
 import type { AddressInfo } from "node:net";
-import { parseBulk, type BulkEntry } from "../servers/dapr-stand-in-answers.ts";
-
-/** A bulk publish as it came. */
-export interface ProxiedPublish {
-  /** 1, 2, 3, ... over all bulk publishes since the start. */
-  readonly number: number;
-  readonly topic: string;
-  readonly entries: readonly BulkEntry[];
-}
+import { parseBulk } from "../servers/dapr-stand-in-answers.ts";
+import type { PublishRequest } from "../servers/dapr-stand-in.ts";
 
 /** What to do with a bulk publish. */
 export type ProxyAnswer =
@@ -62,7 +55,7 @@ export type ProxyAnswer =
     };
 
 /** null = pass. */
-export type ProxyScript = (publish: ProxiedPublish) => ProxyAnswer | null;
+export type ProxyScript = (publish: PublishRequest) => ProxyAnswer | null;
 
 export interface DaprProxy {
   readonly port: number;
@@ -196,7 +189,7 @@ class HttpProxy implements DaprProxy {
     pass(response, { status: 500, headers: { "content-type": "application/json" }, body: Buffer.from(text) });
   }
 
-  #publishOf({ incoming, body }: Forwarded): ProxiedPublish | null {
+  #publishOf({ incoming, body }: Forwarded): PublishRequest | null {
     const path = new URL(incoming.url ?? "/", this.endpoint).pathname;
     const topic = /^\/v1\.0(?:-alpha1)?\/publish\/bulk\/[^/]+\/(.+)$/u.exec(path)?.[1];
     if (topic === undefined) return null;

@@ -4,11 +4,11 @@
  * and what it may lose stands at the head of powercut/model.go.
  */
 import { spawn, type ChildProcessByStdio } from "node:child_process";
-import { cpSync, existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync } from "node:fs";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import type { Readable, Writable } from "node:stream";
-import { cacheDirectory, directoryHash } from "../servers/cache.ts";
+import { cacheDirectory, directoryHash, keepBuilt } from "../servers/cache.ts";
 import { removeDirectory, throwAwayDirectory } from "../servers/directories.ts";
 import { ensureGo } from "../servers/go.ts";
 import { withLock } from "../servers/locks.ts";
@@ -55,10 +55,7 @@ async function build(binary: string): Promise<void> {
       cwd: work,
       env: { ...environment, PATH: `${go.bin}:${process.env["PATH"] ?? ""}` },
     });
-    const partial = cacheDirectory("powercut", `partial-${process.pid}`);
-    cpSync(join(work, "powercut"), join(partial, "powercut"));
-    rmSync(join(binary, ".."), { recursive: true, force: true });
-    renameSync(partial, join(binary, ".."));
+    keepBuilt(join(work, "powercut"), binary);
   } finally {
     removeDirectory(work);
   }

@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync } from "node:fs";
+import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 
 /**
  * A directory of the cache that outlives a checkout: built servers and data directory templates.
@@ -13,6 +13,19 @@ export function cacheDirectory(...parts: readonly string[]): string {
   const directory = join(root, "magento-edge-agent", ...parts);
   mkdirSync(directory, { recursive: true });
   return directory;
+}
+
+/**
+ * Puts a built program into the cache as the only file of its directory: whole or not at all, also
+ * when the process is killed in between.
+ */
+export function keepBuilt(built: string, binary: string): void {
+  const directory = dirname(binary);
+  const partial = join(dirname(directory), `partial-${process.pid}`);
+  mkdirSync(partial, { recursive: true });
+  cpSync(built, join(partial, basename(binary)));
+  rmSync(directory, { recursive: true, force: true });
+  renameSync(partial, directory);
 }
 
 /**

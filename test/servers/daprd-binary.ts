@@ -1,8 +1,8 @@
 import { spawn } from "node:child_process";
-import { cpSync, existsSync, renameSync, rmSync } from "node:fs";
+import { cpSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { removeDirectory, throwAwayDirectory } from "./directories.ts";
-import { cacheDirectory, directoryHash } from "./cache.ts";
+import { cacheDirectory, directoryHash, keepBuilt } from "./cache.ts";
 import { ensureGo, type GoToolchain } from "./go.ts";
 import { withLock } from "./locks.ts";
 import { ensureDebianPackages } from "./packages.ts";
@@ -47,10 +47,7 @@ async function build(binary: string): Promise<void> {
     // The recipe writes beside itself: a copy keeps the checkout clean.
     cpSync(recipe, work, { recursive: true });
     await runRecipe(work, go);
-    const partial = cacheDirectory("daprd", `partial-${process.pid}`);
-    cpSync(join(work, "daprd-binary"), join(partial, "daprd"));
-    rmSync(join(binary, ".."), { recursive: true, force: true });
-    renameSync(partial, join(binary, ".."));
+    keepBuilt(join(work, "daprd-binary"), binary);
   } finally {
     removeDirectory(work);
   }

@@ -2,20 +2,10 @@
 import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { levelDatabase } from "../../agent/spool/database.ts";
 import { metaKey, queueKey } from "../../agent/spool/keys.ts";
 import { cursorsKey, formatKey, marksKey, progressKey, queuesKey } from "../../agent/spool/state.ts";
+import { tamper } from "./fixtures.ts";
 import { ACKED } from "./damage-model.ts";
-
-export async function tamper(
-  dir: string,
-  change: (database: ReturnType<typeof levelDatabase>) => Promise<void>,
-): Promise<void> {
-  const database = levelDatabase(join(dir, "spool"), { createIfMissing: false });
-  await database.open();
-  await change(database);
-  await database.close();
-}
 
 export function compacted(dir: string): Promise<void> {
   return tamper(dir, (database) => database.compactRange(Buffer.from([0]), Buffer.from([255])));

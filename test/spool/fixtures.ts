@@ -8,7 +8,7 @@ import type { Checkpoint, OutboundEvent, SpooledEvent } from "../../agent/change
 import { systemClock } from "../../agent/kernel/service.ts";
 import type { Log, LogFields } from "../../agent/kernel/service.ts";
 import type { QuarantinedEvent } from "../../agent/ports.ts";
-import type { Database, KeyRange } from "../../agent/spool/database.ts";
+import { type Database, type KeyRange, levelDatabase } from "../../agent/spool/database.ts";
 import { Spool } from "../../agent/spool/spool.ts";
 import type { SpoolOptions } from "../../agent/spool/spool-options.ts";
 
@@ -73,6 +73,17 @@ export async function openSpool(
   });
   openSpools.add(spool);
   return spool;
+}
+
+/** Works on the database of a closed spool, behind the spool's back. */
+export async function tamper(
+  dir: string,
+  change: (database: ReturnType<typeof levelDatabase>) => Promise<void>,
+): Promise<void> {
+  const database = levelDatabase(join(dir, "spool"), { createIfMissing: false });
+  await database.open();
+  await change(database);
+  await database.close();
 }
 
 export function event(n: number, fields: Partial<OutboundEvent> = {}): OutboundEvent {

@@ -4,10 +4,9 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import { AgentError } from "../../agent/kernel/errors.ts";
-import { levelDatabase } from "../../agent/spool/database.ts";
 import { metaKey } from "../../agent/spool/keys.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
-import { checkpoint, CUSTOMERS, event, openSpool, stateDirOf } from "./fixtures.ts";
+import { checkpoint, CUSTOMERS, event, openSpool, stateDirOf, tamper } from "./fixtures.ts";
 
 const COUNT = 400;
 const orders = Array.from({ length: COUNT }, (_, n) => event(n));
@@ -22,17 +21,6 @@ async function filled(t: TestContext): Promise<string> {
   }
   await spool.close();
   return dir;
-}
-
-/** Changes the database behind the spool's back. */
-async function tamper(
-  dir: string,
-  change: (database: ReturnType<typeof levelDatabase>) => Promise<void>,
-): Promise<void> {
-  const database = levelDatabase(join(dir, "spool"), { createIfMissing: false });
-  await database.open();
-  await change(database);
-  await database.close();
 }
 
 async function codeOf(work: Promise<unknown>): Promise<string> {

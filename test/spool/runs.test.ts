@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
-import { join } from "node:path";
 import { describe, it } from "node:test";
-import { entriesOf, levelDatabase } from "../../agent/spool/database.ts";
+import { entriesOf } from "../../agent/spool/database.ts";
 import { parseRecordKey, queueRoom } from "../../agent/spool/keys.ts";
 import type { Spool } from "../../agent/spool/spool.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
@@ -17,18 +16,18 @@ import {
   seedOf,
   spooled,
   stateDirOf,
+  tamper,
 } from "./fixtures.ts";
 
 /** First numbers of the records of the queue with that tag, as they lie on disk. */
 async function recordsOnDisk(dir: string, tag: number): Promise<number[]> {
-  const database = levelDatabase(join(dir, "spool"), { createIfMissing: false });
-  await database.open();
   const found: number[] = [];
-  for await (const [key] of entriesOf(database, queueRoom)) {
-    const place = parseRecordKey(key);
-    if (place?.tag === tag) found.push(place.seq);
-  }
-  await database.close();
+  await tamper(dir, async (database) => {
+    for await (const [key] of entriesOf(database, queueRoom)) {
+      const place = parseRecordKey(key);
+      if (place?.tag === tag) found.push(place.seq);
+    }
+  });
   return found;
 }
 
