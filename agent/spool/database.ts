@@ -5,6 +5,7 @@
 import { Level } from "level";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
+import { syncDirectory } from "./sync-directory.ts";
 
 export interface WriteBatch {
   /** Copies both at once: the caller may reuse the buffers. */
@@ -60,7 +61,7 @@ class LevelDatabase implements Database {
     this.#createIfMissing = createIfMissing;
   }
 
-  open(): Promise<void> {
+  async open(): Promise<void> {
     const level = new Level<Buffer, Buffer>(this.#path, {
       keyEncoding: "buffer",
       valueEncoding: "buffer",
@@ -73,7 +74,10 @@ class LevelDatabase implements Database {
     });
     assert(canCompact(level), "level is classic-level on Node");
     this.#level = level;
-    return level.open();
+    await level.open();
+    // LevelDB renames CURRENT last, and syncs no directory after that. Its first MANIFEST it does not
+    // sync at all: where the rename is lost, a database made a moment ago could not be opened again.
+    await syncDirectory(this.#path);
   }
 
   async close(): Promise<void> {

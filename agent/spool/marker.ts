@@ -11,6 +11,7 @@ import type { Checkpoint } from "../change.ts";
 import { asError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
 import type { FormatRecord, QueuesRecord } from "./state.ts";
+import { syncDirectory } from "./sync-directory.ts";
 
 const MARKER_FILE = "state.json";
 
@@ -65,12 +66,7 @@ export async function writeMarker(stateDir: string, marker: Marker): Promise<voi
     await file.close();
   }
   await rename(`${path}.new`, path);
-  const directory = await open(stateDir, "r");
-  try {
-    await directory.sync();
-  } finally {
-    await directory.close();
-  }
+  await syncDirectory(stateDir);
 }
 
 export interface MarkerKeeperParts {
