@@ -49,7 +49,9 @@ export class StateWriter {
       const record: MarksRecord = { marks: marks.all };
       this.#put(group, marksKey, record);
     }
-    if (this.cursorsDirty || (this.#parts.trim()?.backlog ?? 0) > 0) this.#putCursors(group);
+    // Marks go only as far back as something waits, by the cursors of that moment. Older cursors beside
+    // newer marks, which damage can leave, would name events as lost that were delivered.
+    if (this.cursorsDirty || group.marks || (this.#parts.trim()?.backlog ?? 0) > 0) this.#putCursors(group);
   }
 
   #putProgress(group: Group, checkpoint: Checkpoint): void {
