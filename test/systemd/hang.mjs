@@ -19,7 +19,7 @@ process.dlopen = function dlopen(module, file, ...rest) {
   const addon = module.exports;
   for (const [name, loop] of [
     ["batch_write", "capture"],
-    ["iterator_nextv", "forward"],
+    ["db_get", "forward"],
   ]) {
     const real = addon[name];
     if (typeof real !== "function") throw new Error(`classic-level has no ${name}`);
