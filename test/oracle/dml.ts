@@ -61,6 +61,8 @@ const expectedErrors: ReadonlySet<number> = new Set([
  * so only by a savepoint that was set a moment ago and is gone (1305).
  */
 const transactionLost: ReadonlySet<number> = new Set([1020, 1206, 1213, 1305]);
+/** Only the statement is taken back; a large transaction that lacks one would not be what it says. */
+const lockWaitTimeout = 1205;
 
 function errnoOf(thrown: unknown): number {
   if (typeof thrown === "object" && thrown !== null && "errno" in thrown) return Number(thrown.errno);
@@ -182,8 +184,36 @@ class Writer {
     }
   }
 
-  /** One large transaction: rows of order items inserted, many of them changed, some deleted, some taken back. */
+  /**
+   * One large transaction: rows of order items inserted, many of them changed, some deleted, some taken
+   * back. Begun anew when the server took it back for the sake of another writer.
+   */
   async large(rows: number, base: number, end: "COMMIT" | "ROLLBACK"): Promise<void> {
+    for (let lost = 1; !(await this.#tryLarge(rows, base)); lost += 1) {
+      if (lost === 20) throw new Error("the server took a large transaction back 20 times");
+      this.#counts.refused += 1;
+      this.#counts.rolledBack += 1;
+      await this.#connection.query("ROLLBACK");
+      await this.#connection.query("DROP TEMPORARY TABLE IF EXISTS scratch_large");
+    }
+    await this.#connection.query(end);
+    this.#counts.transactions += 1;
+    if (end === "ROLLBACK") this.#counts.rolledBack += 1;
+  }
+
+  /** All but its end; false when the server has taken the transaction back, or a lock was waited for in vain. */
+  async #tryLarge(rows: number, base: number): Promise<boolean> {
+    try {
+      await this.#writeLarge(rows, base);
+      return true;
+    } catch (thrown) {
+      const errno = errnoOf(thrown);
+      if (transactionLost.has(errno) || errno === lockWaitTimeout) return false;
+      throw thrown;
+    }
+  }
+
+  async #writeLarge(rows: number, base: number): Promise<void> {
     const items = this.#named("sales_order_item").sql;
     const range = `item_id BETWEEN ${base} AND ${base + rows - 1}`;
     await this.#connection.query("START TRANSACTION");
@@ -205,9 +235,6 @@ class Writer {
     await this.#connection.query("ROLLBACK TO SAVEPOINT large");
     await this.#connection.query("DROP TEMPORARY TABLE scratch_large");
     await this.#connection.query(`DELETE FROM ${items} WHERE ${range} AND item_id MOD 7 = 0`);
-    await this.#connection.query(end);
-    this.#counts.transactions += 1;
-    if (end === "ROLLBACK") this.#counts.rolledBack += 1;
   }
 
   #named(table: string): TableShape {
