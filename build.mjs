@@ -1,6 +1,8 @@
 // Builds dist/: one CommonJS bundle with its native addons beside it, runnable by Node 24 without
 // node_modules. CommonJS because some dependencies require at run time; the addons are named by
 // fixed paths, so no environment variable and no directory scan decides what is loaded.
+//
+// `node build.mjs ENTRY DIRECTORY` bundles another entry into another directory: tests do.
 import { createHash } from "node:crypto";
 import {
   chmodSync,
@@ -11,13 +13,15 @@ import {
   rmSync,
   writeFileSync,
 } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { execFileSync } from "node:child_process";
 import { build } from "esbuild";
 
 const root = dirname(fileURLToPath(import.meta.url));
-const dist = join(root, "dist");
+const [entry = join(root, "agent", "main.ts"), dist = join(root, "dist")] = process.argv
+  .slice(2)
+  .map((path) => resolve(path));
 const arch = process.env.EDGE_AGENT_ARCH ?? process.arch;
 const pkg = JSON.parse(readFileSync(join(root, "package.json"), "utf8"));
 
@@ -73,7 +77,7 @@ function commit() {
 rmSync(dist, { recursive: true, force: true });
 mkdirSync(dist, { recursive: true });
 const result = await build({
-  entryPoints: [join(root, "agent", "main.ts")],
+  entryPoints: [entry],
   outfile: join(dist, "magento-edge-agent.cjs"),
   bundle: true,
   platform: "node",
@@ -111,5 +115,5 @@ writeFileSync(
 );
 const bytes = Object.values(result.metafile.outputs).reduce((sum, output) => sum + output.bytes, 0);
 console.log(
-  `dist/magento-edge-agent.cjs ${Math.round(bytes / 1024)} KiB, addons: ${Object.keys(addons).join(", ")}`,
+  `${join(dist, "magento-edge-agent.cjs")} ${Math.round(bytes / 1024)} KiB, addons: ${Object.keys(addons).join(", ")}`,
 );

@@ -96,7 +96,8 @@ export interface SpoolWriter {
    * given while an fsync runs are written together by the next one, in order.
    *
    * A batch without events and index changes (progress) resolves when it is taken, in its order;
-   * its checkpoint reaches the disk with the next write, within about a second.
+   * its checkpoint reaches the disk with the next write, within about a second. The first checkpoint
+   * of a state is on disk when its append resolves.
    *
    * A batch that still waits for room when the signal aborts rejects with the signal's reason, and
    * nothing of it is written. One that was already taken is finished, whatever the signal says.

@@ -150,7 +150,13 @@ class MysqlBinlogSource implements BinlogSource {
           this.#failedOnTheWay = stream.failedOnTheWay;
           await this.#endure(failure, stream.from, signal);
         }
+        const before = stream.from;
         if (!signal.aborted) prove = !(await this.#connect(stream, prove, signal)) && prove;
+        // The server's end as it was now must not be chosen anew after a crash: what is committed in
+        // between would be skipped. A START_POSITION by GTID names no file yet, and stays the same.
+        const begun = before === null ? stream.from : null;
+        if (begun !== null && begun.file !== "")
+          yield [{ kind: "progress", commitTimeMs: null, checkpoint: begun }];
       }
     } finally {
       watching.abort();

@@ -37,6 +37,8 @@ export interface IntakeParts {
   readonly encoder: RecordEncoder;
   /** A batch found no room by the estimate: a measurement is due. */
   readonly pressed: () => void;
+  /** Whether the state has no checkpoint yet. */
+  readonly isFirst: () => boolean;
   /** All that the checkpoint covers is on disk, though the checkpoint itself may not be. */
   readonly progressed: (checkpoint: Checkpoint, number: number) => void;
 }
@@ -156,9 +158,11 @@ export class Intake {
     group.checkpointNumber = this.#taken;
     if (bytes === 0) {
       // Nothing of ours happened: losing this costs a re-read only, so it is no fsync of its own.
+      const isFirst = this.#parts.isFirst();
       this.#newest = batch.checkpoint;
       this.#settleProgress();
-      return Promise.resolve();
+      // A crash that lost the first checkpoint of all would let the next start begin elsewhere.
+      return isFirst && this.#newest === null ? commit.durable() : Promise.resolve();
     }
     try {
       this.#encode(batch);

@@ -147,6 +147,7 @@ export class Spool implements SpoolWriter, QueueReader {
       ...parts,
       index: this.index,
       pressed: () => void this.#usage.measure(),
+      isFirst: () => this.#checkpoint === null,
       progressed: (checkpoint, number) => this.#settle(checkpoint, number),
     });
     this.#marks = new Marks(this.#queues, options.tuning ?? {});

@@ -33,6 +33,8 @@ export interface AgentOptions {
   /** Settings by their environment names; ports and STATE_DIR are added. */
   readonly settings: Readonly<Record<string, string | undefined>>;
   readonly form?: AgentForm;
+  /** Another program in the agent's place. */
+  readonly program?: string;
   /** Options of Node itself, after those of the unit. */
   readonly nodeOptions?: readonly string[];
   /** Every start is put into this group before the program runs. */
@@ -93,7 +95,8 @@ export class AgentProcess {
     const bundle = join(root, "dist", "magento-edge-agent.cjs");
     const form = this.#options.form ?? "source";
     if (form === "bundle" && !existsSync(bundle)) throw new Error(`${bundle} is missing: npm run build`);
-    const program = form === "bundle" ? bundle : join(root, "agent", "main.ts");
+    const own = form === "bundle" ? bundle : join(root, "agent", "main.ts");
+    const program = this.#options.program ?? own;
     return [
       process.execPath,
       [

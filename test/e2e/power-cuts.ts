@@ -3,8 +3,8 @@ import assert from "node:assert/strict";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PowerCutVolume } from "../faults/power-cut.ts";
-import { writeRandomly } from "../oracle/dml.ts";
 import { Random, runSeed } from "../oracle/random.ts";
+import { startLoad } from "./load.ts";
 import { Stack } from "./stack.ts";
 
 /** The longest life between two cuts: from "not yet started" to "streaming and publishing". */
@@ -52,21 +52,4 @@ export async function survivesPowerCuts(cuts: number): Promise<void> {
     await stack?.stop();
     await volume.remove();
   }
-}
-
-function startLoad(stack: Stack, random: Random, signal: AbortSignal): Promise<unknown> {
-  const load = writeRandomly({
-    connect: () => stack.mariadb.connection({ database: stack.identity.database }),
-    database: stack.identity.database,
-    prefix: "",
-    random,
-    connections: 3,
-    transactions: 1_000_000,
-    largeRows: 12_000,
-    pauseMs: 15,
-    signal,
-  });
-  // Awaited at the end; a failure before that must not end the process without a word.
-  load.catch(() => undefined);
-  return load;
 }

@@ -33,6 +33,8 @@ export interface StackOptions {
   /** More settings of the agent, or others than the stack's. */
   readonly settings?: Readonly<Record<string, string | undefined>>;
   readonly form?: AgentForm;
+  /** Another program in the agent's place. */
+  readonly program?: string;
   readonly nodeOptions?: readonly string[];
   readonly cgroup?: MemoryCgroup;
   /** The agent's STATE_DIR, when it has to lie somewhere special. */
@@ -88,6 +90,7 @@ export class Stack {
       const daprPort = broker === null ? undefined : await options.wayToDapr?.(broker.gateway.httpPort);
       const agent = await AgentProcess.prepare({
         ...(options.form === undefined ? {} : { form: options.form }),
+        ...(options.program === undefined ? {} : { program: options.program }),
         ...(options.nodeOptions === undefined ? {} : { nodeOptions: options.nodeOptions }),
         ...(options.cgroup === undefined ? {} : { cgroup: options.cgroup }),
         ...(options.stateDir === undefined ? {} : { stateDir: options.stateDir }),

@@ -178,11 +178,11 @@ for (const kind of serverKinds)
         limits: { queueBytes: 20_000, pauseMs: 1_500, progressMs: 200 },
         onBatch: () => hold,
       });
+      await server.query("INSERT INTO thing VALUES (0,'','first')");
+      await followed.until((items) => rows(items).length === 1);
       hold = new Promise((resolve) => {
         letGo = resolve;
       });
-      await server.query("INSERT INTO thing VALUES (0,'','first')");
-      await followed.until((items) => rows(items).length === 1);
       const paused = eventually("paused", () => followed.source.status().state === "paused");
       const values = Array.from({ length: 3_000 }, (_, id) => `(${id + 1},'',REPEAT('x', 40))`);
       for (let at = 0; at < values.length; at += 100) {
@@ -235,6 +235,19 @@ for (const kind of serverKinds)
       await caughtUp(followed);
       assert.deepEqual(rows(followed.items), ["i 1:a", "i 2:b"]);
       await followed.stop();
+    });
+
+    test("tells where a first start begins before anything happens, so that a crash cannot move it", async () => {
+      const first = follow();
+      await first.until((items) => items.length > 0);
+      await first.stop();
+      const [begun] = first.items;
+      assert.equal(begun?.kind, "progress");
+      await server.query("INSERT INTO thing VALUES (1,'','meanwhile')");
+      const next = follow({ after: begun?.checkpoint ?? null });
+      await caughtUp(next);
+      assert.deepEqual(rows(next.items), ["i 1:meanwhile"]);
+      await next.stop();
     });
 
     test("starts at a given file and position, and at a GTID", async () => {

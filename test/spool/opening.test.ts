@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdir, stat, writeFile } from "node:fs/promises";
+import { cp, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
@@ -44,6 +44,19 @@ describe("opening the spool", () => {
       const { mode } = await stat(join(entry.parentPath, entry.name));
       assert.equal(mode & 0o777, entry.isDirectory() ? 0o700 : 0o600, entry.name);
     }
+  });
+
+  it("has the first checkpoint on disk when its append resolves, though it covers no event", async (t) => {
+    const dir = await stateDirOf(t);
+    const copy = await stateDirOf(t);
+    const spool = await openSpool(dir);
+    await spool.append({ events: [], checkpoint: checkpoint(4) });
+    // What a process leaves that is killed now.
+    await cp(dir, copy, { recursive: true });
+    await spool.close();
+    const again = await openSpool(copy);
+    assert.deepEqual(again.checkpoint(), checkpoint(4));
+    await again.close();
   });
 
   it("refuses a directory that is in use", async (t) => {
