@@ -207,4 +207,11 @@ export class Queues {
     for (const queue of this.#all) pending += queue.pendingEvents;
     return pending;
   }
+
+  /** Their bytes: an estimate. */
+  pendingBytes(): number {
+    let pending = 0;
+    for (const queue of this.#all) pending += queue.pendingBytes;
+    return pending;
+  }
 }

@@ -8,7 +8,7 @@ import { quarantineRoom, queueKey, QueueKeyWriter } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 
 export interface TrimTuning {
-  /** Compacts when so many trimmed bytes wait for it. */
+  /** Compacts when so many trimmed bytes wait for it, and no fewer than bytes of events wait. */
   readonly compactStepBytes: number;
   /** Compacts what waits when all queues have been empty for so long. */
   readonly compactIdleMs: number;
@@ -129,7 +129,10 @@ export class Trim {
   #isDue(pressed: boolean): boolean {
     if (this.#uncompactedSinceMs === null) return false;
     if (pressed) return true;
-    if (this.#uncompactedBytes >= this.#options.tuning.compactStepBytes) return true;
+    // A step costs by what is left, not by what it frees: LevelDB rewrites tables in which both lie.
+    // So steps grow with the backlog; what is deleted takes no more room than what waits.
+    const stepBytes = Math.max(this.#options.tuning.compactStepBytes, this.#queues.pendingBytes());
+    if (this.#uncompactedBytes >= stepBytes) return true;
     const ageMs = this.#clock.wallMs() - this.#uncompactedSinceMs;
     // A clock that was set back must not keep personal data: then the age is unknown.
     if (ageMs >= this.#options.tuning.compactAgeMs || ageMs < 0) return true;
