@@ -8,6 +8,7 @@ import { AgentError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
 import { type Answer, classify, classifyFault, type PublishOutcome } from "./classify.ts";
 import { Transport, type TimeLimits, type TlsFiles, defaultTimeLimits } from "./transport.ts";
+import { BodyBuffers } from "./body-buffers.ts";
 import { joinBulk } from "./wire.ts";
 
 export interface DaprSettings {
@@ -41,6 +42,7 @@ export class DaprClient implements Publisher {
   readonly #settings: DaprSettings;
   readonly #clock: Clock;
   readonly #transport: Transport;
+  readonly #bodies = new BodyBuffers();
   readonly #origin: string;
   readonly #prefix: string;
   #version: BulkVersion | null = null;
@@ -69,8 +71,10 @@ export class DaprClient implements Publisher {
     const deadline = this.#startDeadline();
     try {
       const version = this.#version ?? (await this.#chooseVersion(topic, deadline.signal));
-      const body = joinBulk(events);
+      const body = joinBulk(events, (bytes) => this.#bodies.take(bytes));
       const answer = await this.#call("POST", this.#bulkPath(version, topic), body, deadline.signal);
+      // Any other answer may come before the body was sent to its end.
+      if (answer.status === 204) this.#bodies.giveBack(body);
       outcome = classify(answer, this.#clock.wallMs());
     } catch (thrown) {
       outcome = classifyFault(thrown);

@@ -26,15 +26,21 @@ export function entryBytes(event: OutboundEvent): number {
 /** Bytes of the body beside its entries. */
 export const BODY_OVERHEAD = 1;
 
+/** Where the bytes of a body come from. */
+export type TakeBytes = (bytes: number) => Buffer;
+
 /**
  * Joins the events into one body. The ids must be distinct and must need no escaping in JSON, as
  * the ids that the transform makes do (`isPlainId` tells).
  */
-export function joinBulk(events: readonly OutboundEvent[]): Buffer {
+export function joinBulk(
+  events: readonly OutboundEvent[],
+  take: TakeBytes = (bytes) => Buffer.allocUnsafe(bytes),
+): Buffer {
   if (events.length === 0) return Buffer.from("[]", "latin1");
   let total = BODY_OVERHEAD;
   for (const event of events) total += entryBytes(event);
-  const body = Buffer.allocUnsafe(total);
+  const body = take(total);
   body[0] = OPEN_BRACKET;
   let at = 1;
   for (const event of events) {
