@@ -141,6 +141,8 @@ export class Capture implements Service {
       checkpoint = item.checkpoint;
       if (item.commitTimeMs !== null) this.#parts.observer.commitSeen(item.commitTimeMs);
       if (item.kind === "progress") continue;
+      // A transaction that was half done can come again from its start, from another server.
+      if (item.kind === "transaction" && item.firstOrdinal === 0) this.#eventsBefore = 0;
       const made = this.#parts.encoder.encode(item, {
         epoch: checkpoint.epoch,
         capturedAtMs,

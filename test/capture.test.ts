@@ -35,7 +35,10 @@ function checkpointAt(position: number, partial: Checkpoint["partial"] = null): 
   };
 }
 
-function part(position: number, options: { ordinal?: number; isLast?: boolean } = {}): TransactionPart {
+function part(
+  position: number,
+  options: { firstOrdinal?: number; ordinal?: number; isLast?: boolean } = {},
+): TransactionPart {
   const isLast = options.isLast ?? true;
   const start = { file: "bin.000001", position: 4 };
   const end = { file: "bin.000001", position };
@@ -48,7 +51,7 @@ function part(position: number, options: { ordinal?: number; isLast?: boolean } 
     serverId: 1,
     commitTimeMs: position,
     changes: [{ table: 0, kind: "insert", row: [position], old: null, imageIndex: 0, ordinal: 0 }],
-    firstOrdinal: 0,
+    firstOrdinal: options.firstOrdinal ?? 0,
     isLast,
     checkpoint: checkpointAt(position, partial),
   };
@@ -154,7 +157,10 @@ test("counts the events of a transaction that comes in parts across batches and 
     events: 5,
     rolledBack: [],
   });
-  const source = sourceOf([[part(90, { ordinal: 6, isLast: false })], [part(90), part(99)]]);
+  const source = sourceOf([
+    [part(90, { firstOrdinal: 5, ordinal: 6, isLast: false })],
+    [part(90, { firstOrdinal: 6 }), part(99)],
+  ]);
   const { capture, encoder } = captureOf(
     source,
     async (batch) => {
@@ -169,6 +175,17 @@ test("counts the events of a transaction that comes in parts across batches and 
   );
   assert.equal(appended[0]?.checkpoint.partial?.events, 6);
   assert.equal(appended[1]?.checkpoint.partial, null);
+});
+
+test("counts the events of a transaction anew that was half done and comes again from its start", async () => {
+  const place = { file: "bin.000001", position: 4 };
+  const start = checkpointAt(4, { start: place, end: place, ordinal: 5, events: 5, rolledBack: [] });
+  const { capture, encoder } = captureOf(sourceOf([[part(90)]]), async () => undefined, start);
+  await capture.run();
+  assert.deepEqual(
+    encoder.contexts.map((context) => context.eventsBefore),
+    [0],
+  );
 });
 
 test("ends with the spool's failure instead of reading on", async () => {

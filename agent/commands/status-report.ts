@@ -104,13 +104,21 @@ export function isStatusReport(value: unknown): value is StatusReport {
   );
 }
 
+/** At another server the place is known only once something new has come from it. */
+function positionText(position: StatusReport["position"]): string {
+  if (position === null) return "none yet";
+  const { file, position: offset, gtidSet } = position;
+  const place = file === "" ? [] : [`${file}:${offset}`];
+  return [...place, ...(gtidSet === null ? [] : [`GTID ${gtidSet}`])].join(", ");
+}
+
 export function statusScreen(report: StatusReport): string {
   const { source, position, spool } = report;
   const lines = [
     `magento-edge-agent ${report.version}: ${report.ready ? report.health.status : "starting"}, up ${ageText(report.uptimeSeconds * 1000)}`,
     `  shop       ${report.shop}, database ${report.database}, instance ${report.instance}`,
     `  source     ${source.state}${source.reason === null ? "" : `: ${source.reason}`}${source.server === null ? "" : ` (${source.server})`}`,
-    `  position   ${position === null ? "none yet" : `${position.file}:${position.position}${position.gtidSet === null ? "" : `, GTID ${position.gtidSet}`}`}`,
+    `  position   ${positionText(position)}`,
   ];
   lines.push(mappingLine(report));
   if (spool !== null) {

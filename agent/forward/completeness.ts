@@ -88,8 +88,9 @@ function factsOf(checkpoint: Checkpoint): CompleteUpTo {
   return {
     // Commit times are often whole seconds: others of the same time may still come.
     completeUpToMs: checkpoint.newestCommitMs - 1,
-    file: checkpoint.file,
-    position: checkpoint.position,
+    // Right after a failover only the GTIDs are known.
+    file: checkpoint.file === "" ? null : checkpoint.file,
+    position: checkpoint.file === "" ? null : checkpoint.position,
     gtidSet: checkpoint.gtidSet,
   };
 }

@@ -2,6 +2,7 @@
  * Reads the events of one dump connection in their order: lengths, positions, checksums, and which
  * event means what. What a group becomes is the assembler's business. Pure: it knows no server.
  */
+import { AgentError } from "../kernel/errors.ts";
 import {
   action,
   actionOf,
@@ -9,6 +10,7 @@ import {
   checksumFits,
   eventEndLow,
   eventLength,
+  eventServerId,
   eventTimestamp,
   eventTypeAt,
   FILE_START,
@@ -96,6 +98,7 @@ export class BinlogReader {
 
   #takeArtificial(what: number, buffer: Buffer, start: number, end: number): void {
     if (what === action.rotate) {
+      this.#requireServer(eventServerId(buffer, start));
       // The first event of a connection comes before anything says whether there are checksums.
       const bodyEnd = checksumFits(buffer, start, end) ? end - CHECKSUM_BYTES : end;
       this.groups.place.rotate(rotateTarget(buffer, start, bodyEnd));
@@ -103,6 +106,16 @@ export class BinlogReader {
     } else if (what === action.format) {
       this.#hasChecksum = formatHasChecksum(buffer, start, end);
     }
+  }
+
+  /** The questions before the dump went over another connection, which may have led elsewhere. */
+  #requireServer(serverId: number): void {
+    const expected = this.#options.from.serverId;
+    if (serverId === expected) return;
+    throw new AgentError(
+      "SOURCE_UNREACHABLE",
+      `server ${serverId} answered, and server ${expected} a moment before: the address changes its server`,
+    );
   }
 
   #verify(buffer: Buffer, start: number, end: number): void {
@@ -141,6 +154,7 @@ export class BinlogReader {
         break;
       case action.rotate:
         groups.place.rotate(rotateTarget(buffer, start, bodyEnd));
+        groups.endFile();
         break;
       case action.unreadable:
       case action.unknown:

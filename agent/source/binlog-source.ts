@@ -12,16 +12,26 @@ import {
   STATE_FORMAT_VERSION,
 } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
-import { backoffDelayMs, type Clock, type Log } from "../kernel/service.ts";
+import type { Clock, Log } from "../kernel/service.ts";
 import type { ChangeSource, SourceObserver, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";
 import { partLimits } from "./group-rows.ts";
+import {
+  atOtherServer,
+  isOtherServer,
+  lacksTransactions,
+  missingGtids,
+  requireGtidPath,
+  serverName,
+} from "./failover.ts";
 import { findNewPlace, type NewPlace } from "./new-place.ts";
 import { inspectServer } from "./preflight.ts";
+import { Reconnects } from "./reconnects.ts";
 import {
   readBinlogFiles,
   readColumns,
   readCurrentPosition,
+  readReplicasWithId,
   readServerFacts,
   type ServerFacts,
   type ServerPosition,
@@ -29,8 +39,14 @@ import {
 import type { SourceSettings } from "./settings.ts";
 import { watchSilence } from "./silent-stream.ts";
 import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
-import { isDumpRefused, translateError } from "./source-errors.ts";
-import { planStart, requirePosition, type Start, startWithoutCheckpoint } from "./start-position.ts";
+import { translateError } from "./source-errors.ts";
+import {
+  planStart,
+  requirePosition,
+  type Start,
+  startByGtid,
+  startWithoutCheckpoint,
+} from "./start-position.ts";
 import { Stream, type StreamLimits } from "./stream.ts";
 
 export interface BinlogSourceParts {
@@ -40,8 +56,15 @@ export interface BinlogSourceParts {
   readonly log: Log;
   readonly clock: Clock;
   /** For tests: smaller limits, shorter times. */
-  readonly limits?: Partial<StreamLimits>;
+  readonly limits?: Partial<SourceLimits>;
   readonly silenceLookMs?: number;
+}
+
+export interface SourceLimits extends StreamLimits {
+  /** How long a server that took another one's place may lack what was read from that one. */
+  readonly replicaDelayMs: number;
+  /** Shortest wait after another client came with our server id: two that chase each other serve nobody. */
+  readonly idTakenMs: number;
 }
 
 export interface BinlogSource extends ChangeSource {
@@ -66,7 +89,7 @@ export interface BinlogSource extends ChangeSource {
   placeAt(from: string): Promise<NewPlace>;
 }
 
-const defaultLimits: StreamLimits = {
+const defaultLimits: SourceLimits = {
   parts: partLimits,
   queueBytes: 1024 * 1024,
   pauseMs: 10_000,
@@ -75,15 +98,12 @@ const defaultLimits: StreamLimits = {
   pullBytes: 512 * 1024,
   progressMs: 1_000,
   progressBytes: 8 * 1024 * 1024,
+  replicaDelayMs: 30_000,
+  idTakenMs: 5_000,
 };
 
-const backoff = { firstMs: 200, maxMs: 5_000 } as const;
 /** A stream from which nothing came is compared with the server's own position this often. */
 const SILENCE_LOOK_MS = 20_000;
-/** The same failure is said again after this time at the earliest. */
-const LOG_AGAIN_MS = 30_000;
-/** A server that has the position and refuses it this often will not give it. */
-const REFUSALS_MAX = 5;
 
 export function createBinlogSource(parts: BinlogSourceParts): BinlogSource {
   return new MysqlBinlogSource(parts);
@@ -91,25 +111,24 @@ export function createBinlogSource(parts: BinlogSourceParts): BinlogSource {
 
 class MysqlBinlogSource implements BinlogSource {
   readonly #parts: BinlogSourceParts;
-  readonly #limits: StreamLimits;
+  readonly #limits: SourceLimits;
+  readonly #reconnects: Reconnects;
   #stream: Stream | null = null;
-  #reason: string | null = null;
   #server: string | null = null;
   #state: "stopped" | "connecting" | "streaming" | "waiting" = "stopped";
   #connects = 0;
-  #failures = 0;
-  #refusals = 0;
   /** The connection ended before it had come to where the checkpoint stands. */
   #failedOnTheWay = false;
-  /** Where the last unreadable event stood: a second one there is no accident of the network. */
-  #unreadableAt: string | null = null;
-  #loggedCode: string | null = null;
-  #loggedAtMs = 0;
+  /** Since when a new server lacks transactions that were read from the old one. */
+  #lacksSinceMs: number | null = null;
   #stepMs = 0;
+  /** Another client came with our server id, and the server ended our dump for it. */
+  #idWasTaken = false;
 
   constructor(parts: BinlogSourceParts) {
     this.#parts = parts;
     this.#limits = { ...defaultLimits, ...parts.limits };
+    this.#reconnects = new Reconnects({ ...parts, idTakenMs: this.#limits.idTakenMs });
   }
 
   async *batches(after: Checkpoint | null, signal: AbortSignal): AsyncGenerator<readonly SourceItem[]> {
@@ -189,7 +208,7 @@ class MysqlBinlogSource implements BinlogSource {
     const paused = this.#state === "streaming" && (this.#stream?.isPaused ?? false);
     return {
       state: paused ? "paused" : this.#state,
-      reason: this.#reason,
+      reason: this.#reconnects.reason,
       server: this.#server,
       silentMs: this.#stream?.silentMs ?? null,
       reconnects: Math.max(0, this.#connects - 1),
@@ -247,6 +266,7 @@ class MysqlBinlogSource implements BinlogSource {
       this.#server = `${facts.version}, server id ${facts.serverId}`;
       const before = stream.from;
       this.#step();
+      if (this.#idWasTaken) await this.#requireFreeId(control);
       const { from, start } = await this.#startFor(control, facts, before, prove);
       this.#step();
       if (signal.aborted) return false;
@@ -269,19 +289,52 @@ class MysqlBinlogSource implements BinlogSource {
     }
   }
 
+  /** Whoever comes second with an id makes the server end the other one's dump: it is waited for. */
+  async #requireFreeId(control: ControlConnection): Promise<void> {
+    const { serverId } = this.#parts.settings;
+    const [user] = (await readReplicasWithId(control, serverId)) ?? [];
+    if (user === undefined) this.#idWasTaken = false;
+    else throw new AgentError("SERVER_ID_TAKEN", `server id ${serverId} is used by replica ${user}`);
+  }
+
   async #startFor(
     control: ControlConnection,
     facts: ServerFacts,
     before: Checkpoint | null,
     prove: boolean,
   ): Promise<{ readonly from: Checkpoint; readonly start: Start }> {
-    if (before !== null) {
-      const files = await readBinlogFiles(control);
-      requirePosition(before, facts, files);
-      return { from: before, start: planStart(before, prove, files) };
+    if (before === null) {
+      const start = await startWithoutCheckpoint(control, this.#parts.settings, facts);
+      return { from: this.#newCheckpoint(start.from, facts), start };
     }
-    const start = await startWithoutCheckpoint(control, this.#parts.settings, facts);
-    return { from: this.#newCheckpoint(start.from, facts), start };
+    if (isOtherServer(before, facts)) return await this.#failOver(control, facts, before);
+    this.#lacksSinceMs = null;
+    if (before.file === "") return { from: before, start: startByGtid(before.gtidSet ?? "") };
+    const files = await readBinlogFiles(control);
+    requirePosition(before, facts, files);
+    return { from: before, start: planStart(before, prove, files) };
+  }
+
+  /** Another server answers at the address: only GTIDs lead there. */
+  async #failOver(control: ControlConnection, facts: ServerFacts, before: Checkpoint) {
+    const { clock, log } = this.#parts;
+    const gtidSet = await requireGtidPath(control, before, facts);
+    const missing = await missingGtids(control, facts.flavour, gtidSet);
+    const nowMs = clock.monotonicMs();
+    this.#lacksSinceMs = missing === "" ? null : (this.#lacksSinceMs ?? nowMs);
+    if (this.#lacksSinceMs !== null) {
+      // A replica that is promoted in haste still applies what it has received.
+      const isPatient = nowMs - this.#lacksSinceMs < this.#limits.replicaDelayMs;
+      throw lacksTransactions(before, facts, missing, isPatient);
+    }
+    const from = atOtherServer(before, facts, clock.wallMs());
+    log.notice("the database is another server now; capture goes on by GTID, in a new epoch", {
+      before: serverName(before),
+      now: serverName(facts),
+      gtid: gtidSet,
+      epoch: from.epoch,
+    });
+    return { from, start: startByGtid(gtidSet) };
   }
 
   #newCheckpoint(
@@ -310,27 +363,13 @@ class MysqlBinlogSource implements BinlogSource {
 
   /** Waits out what a reconnect can mend; throws what it cannot. */
   async #endure(failure: AgentError, from: Checkpoint | null, signal: AbortSignal): Promise<void> {
-    const { log, clock, observer } = this.#parts;
+    const { clock, observer } = this.#parts;
     observer.disconnected(failure.code);
-    if (!this.#mendable(failure)) throw await this.#named(failure, from);
-    this.#failures += 1;
+    if (!this.#reconnects.mends(failure)) throw await this.#named(failure, from);
     this.#state = failure.code === "SCHEMA_UNKNOWN" ? "waiting" : "connecting";
-    this.#reason = failure.message;
     this.#step();
-    const delayMs = backoffDelayMs(this.#failures, backoff);
-    const nowMs = clock.monotonicMs();
-    if (failure.code !== this.#loggedCode || nowMs - this.#loggedAtMs >= LOG_AGAIN_MS) {
-      this.#loggedCode = failure.code;
-      this.#loggedAtMs = nowMs;
-      log.warn("the database's stream is interrupted", {
-        code: failure.code,
-        reason: failure.message,
-        hint: failure.hint,
-        failures: this.#failures,
-        nextTryMs: Math.round(delayMs),
-      });
-    }
-    await clock.sleep(delayMs, signal);
+    this.#idWasTaken ||= failure.code === "SERVER_ID_TAKEN";
+    await clock.sleep(this.#reconnects.failed(failure), signal);
   }
 
   #step(): void {
@@ -349,38 +388,10 @@ class MysqlBinlogSource implements BinlogSource {
     }
   }
 
-  #mendable(failure: AgentError): boolean {
-    if (isDumpRefused(failure) && failure.code === "SOURCE_UNREACHABLE") {
-      this.#refusals += 1;
-      if (this.#refusals < REFUSALS_MAX) return true;
-      return false;
-    }
-    if (failure.code === "SOURCE_UNREADABLE") {
-      // A flipped bit on the way is mended by reading again; the same place twice is not that.
-      const place = failure.message;
-      const again = place === this.#unreadableAt;
-      this.#unreadableAt = place;
-      return !again;
-    }
-    return [
-      "SOURCE_UNREACHABLE",
-      "SOURCE_AUTH",
-      "SOURCE_RIGHTS",
-      "SERVER_ID_TAKEN",
-      "SCHEMA_UNKNOWN",
-    ].includes(failure.code);
-  }
-
   #recovered(): void {
     if (this.#state === "streaming") return;
     this.#state = "streaming";
-    this.#reason = null;
-    this.#refusals = 0;
     this.#parts.observer.connected();
-    if (this.#loggedCode !== null) {
-      this.#parts.log.notice("the database's stream goes on", { failures: this.#failures });
-    }
-    this.#loggedCode = null;
-    this.#failures = 0;
+    this.#reconnects.recovered();
   }
 }

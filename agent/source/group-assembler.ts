@@ -30,6 +30,7 @@ export class GroupAssembler {
   readonly #gtid: GroupGtid = new GroupGtid();
   readonly #digest = new RowsDigest();
   #partial: PartialTransaction | null;
+  #isLocated: boolean;
   #closed = false;
 
   #phase: number = phase.none;
@@ -50,6 +51,8 @@ export class GroupAssembler {
     const { file, position, partial } = options.from;
     this.#approach = new Approach(options.byPosition ? { file, position } : null, options.expected);
     this.#partial = partial;
+    this.#isLocated = options.byPosition;
+    this.place.mayJump = !options.byPosition;
   }
 
   /** A large group was told; the rest is for the second reading. */
@@ -71,13 +74,22 @@ export class GroupAssembler {
     return this.#approach.arrived;
   }
 
+  /**
+   * The file ends here. Asked for GTIDs the server begins somewhere before them and says nothing of
+   * what it skips: only the first thing that it does send, or a file's end, is a known place. Until
+   * then a checkpoint must name no place, or a start from it would give again what was skipped.
+   */
+  endFile(): void {
+    this.#isLocated = true;
+  }
+
   /** After each event that is not inside a group: what was read is done. */
   boundary(): void {
     if (this.#phase !== phase.none || this.#closed) return;
     this.place.markBoundary();
     if (!this.#approach.arrived) this.#approach.reach(this.place);
     // A group that is half done is done when its last part is.
-    if (this.#approach.arrived && this.#partial === null) this.progress.reach(this.place);
+    if (this.#approach.arrived && this.#partial === null && this.#isLocated) this.progress.reach(this.place);
   }
 
   /** A Gtid event. */
@@ -178,6 +190,7 @@ export class GroupAssembler {
   end(committed: boolean, xid: string | null, seconds: number): void {
     if (this.#phase === phase.none) throw unreadableEvent("a transaction ends that has not begun");
     this.#phase = phase.none;
+    this.#isLocated = true;
     const end = { file: this.place.file, position: this.place.position };
     const identity = this.#identity(end, xid);
     if (!this.#approach.arrived) {
@@ -202,6 +215,7 @@ export class GroupAssembler {
 
   #open(buffer: Buffer, start: number): void {
     this.#group += 1;
+    this.place.mayJump = false;
     this.#start = { file: this.place.file, position: this.place.eventStart };
     this.#startSeconds = eventTimestamp(buffer, start);
     this.#serverId = eventServerId(buffer, start);

@@ -4,6 +4,7 @@ import type { AgentError } from "../kernel/errors.ts";
 import { action, actionOf, eventTimestamp, eventTypeAt, FILE_START } from "./binlog-event.ts";
 import { connectionOptions, type ControlConnection, openControl, textOf } from "./control-connection.ts";
 import { DumpConnection, type DumpOptions } from "./dump-connection.ts";
+import { missingGtids } from "./failover.ts";
 import { nameLoss, positionLost } from "./position-loss.ts";
 import { readBinlogFiles, readServerFacts, type ServerFacts } from "./server-facts.ts";
 import type { SourceSettings } from "./settings.ts";
@@ -73,38 +74,14 @@ export async function gtidLoss(
   facts: ServerFacts,
   gtidSet: string,
 ): Promise<AgentError | null> {
+  const missing = await missingGtids(control, facts.flavour, gtidSet);
+  if (missing !== "") return positionLost("gtid_unknown", `the server has never had GTID ${missing}`);
   if (facts.flavour === "mariadb") {
-    const [row] = await control.query("SELECT @@gtid_binlog_state AS state");
-    return mariadbLoss(textOf(row, "state"), gtidSet);
+    // It says no more than that it does not find the place.
+    return positionLost("gtid_purged", `the server has purged what follows on GTID ${gtidSet}`);
   }
-  const [row] = await control.query(
-    `SELECT GTID_SUBTRACT(@@GLOBAL.gtid_purged, ?) AS lacking, GTID_SUBTRACT(?, @@GLOBAL.gtid_executed) AS unknown`,
-    [gtidSet, gtidSet],
-  );
-  const unknown = textOf(row, "unknown");
-  if (unknown !== "") return positionLost("gtid_unknown", `the server has never had GTID ${unknown}`);
+  const [row] = await control.query("SELECT GTID_SUBTRACT(@@GLOBAL.gtid_purged, ?) AS lacking", [gtidSet]);
   const lacking = textOf(row, "lacking");
   if (lacking === "") return null;
   return positionLost("gtid_purged", `the server has purged GTID ${lacking}, which follows on ${gtidSet}`);
-}
-
-/** `state` has the last number of every domain and server that the binlog has seen. */
-function mariadbLoss(state: string, gtidSet: string): AgentError | null {
-  const newest = new Map<string, bigint>();
-  for (const entry of state.split(",")) {
-    const [domain = "", server = "", number = ""] = entry.trim().split("-");
-    if (number !== "") newest.set(`${domain}-${server}`, BigInt(number));
-  }
-  const entries = gtidSet.split(",").filter((entry) => entry.trim() !== "");
-  for (const entry of entries) {
-    const [domain = "", server = "", number = "0"] = entry.trim().split("-");
-    const known = newest.get(`${domain}-${server}`);
-    if (known === undefined || known < BigInt(number)) {
-      return positionLost("gtid_unknown", `the server has never had GTID ${entry.trim()}; it has ${state}`);
-    }
-  }
-  return positionLost(
-    "gtid_purged",
-    `the server has purged what follows on GTID ${gtidSet}; it has ${state}`,
-  );
 }

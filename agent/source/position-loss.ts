@@ -18,6 +18,7 @@ const cases = {
   server_copied: `Is this a copy of the shop's server? If it is the right one, and only its server_id was changed: ${goOn}`,
   gtid_purged: `The binlogs behind that GTID were deleted. ${goOn}`,
   gtid_unknown: `This server never had that GTID: it is behind, or another one. ${goOn}`,
+  errant_tail: `Those transactions were lost with the server that failed (or log_slave_updates is OFF here): consumers have what they changed, and this server has not. ${goOn}`,
   refused: `The log of the database server may say more. ${goOn}`,
   start_position: "Correct START_POSITION; SHOW BINARY LOGS names what the server has.",
 } as const;

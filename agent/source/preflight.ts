@@ -4,11 +4,11 @@
  */
 import type { FollowedTable } from "../change.ts";
 import { type AgentError, type ErrorCode } from "../kernel/errors.ts";
-import { type ControlConnection, numberOf, openControl, textOf } from "./control-connection.ts";
+import { type ControlConnection, openControl, textOf } from "./control-connection.ts";
 import { type Grants, holds, readGrants } from "./grants.ts";
-import { readServerFacts, type ServerFacts } from "./server-facts.ts";
+import { askIfAllowed, readReplicasWithId, readServerFacts, type ServerFacts } from "./server-facts.ts";
 import type { SourceSettings } from "./settings.ts";
-import { serverErrorOf, translateError } from "./source-errors.ts";
+import { translateError } from "./source-errors.ts";
 
 export interface Fault {
   /** The setting, right or table. */
@@ -232,7 +232,7 @@ class Inspector {
   async #checkReplica(variables: ReadonlyMap<string, string>): Promise<void> {
     const writes = variables.get("log_slave_updates") ?? variables.get("log_replica_updates") ?? "ON";
     if (writes.toUpperCase() === "ON" || writes === "1") return;
-    const rows = await this.#askIfAllowed("SHOW REPLICA STATUS", "SHOW SLAVE STATUS");
+    const rows = await askIfAllowed(this.#control, "SHOW REPLICA STATUS", "SHOW SLAVE STATUS");
     if (rows === null || rows.length === 0) return;
     this.#fault("log_slave_updates", writes, {
       rule: "ON, because this server is a replica",
@@ -255,12 +255,9 @@ class Inspector {
       return;
     }
     if (!holds(grants, "REPLICATION SLAVE", "REPLICATION MASTER ADMIN", "SUPER")) return;
-    const hosts = await this.#askIfAllowed("SHOW REPLICA HOSTS", "SHOW SLAVE HOSTS", "SHOW REPLICAS");
-    for (const host of hosts ?? []) {
-      const id = numberOf(host, "Server_id") || numberOf(host, "Server_Id");
-      const name = textOf(host, "Host");
+    for (const name of (await readReplicasWithId(this.#control, serverId)) ?? []) {
       // Our own dump of a moment ago may still be listed.
-      if (id !== serverId || name === "magento-edge-agent") continue;
+      if (name === "magento-edge-agent") continue;
       this.#fault("MAGENTO_DB_SERVER_ID", `${serverId}, which replica ${name} uses`, {
         ...want,
         code: "SERVER_ID_TAKEN",
@@ -288,17 +285,6 @@ class Inspector {
         rule: "there, or its entity stays empty",
         mend: "Check MAGENTO_TABLE_PREFIX; nothing to do when this shop has no such table",
       });
-    }
-  }
-
-  /** Null where the account may not ask: then another fault says so. */
-  async #askIfAllowed(...statements: readonly string[]) {
-    try {
-      return await this.#control.queryFirst(...statements);
-    } catch (thrown) {
-      const error = translateError(thrown);
-      if (error.code === "SOURCE_RIGHTS" || serverErrorOf(error.cause).code === "ER_PARSE_ERROR") return null;
-      throw error;
     }
   }
 }

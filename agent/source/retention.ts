@@ -72,14 +72,16 @@ export function binlogRunway(
 ): BinlogRunway {
   const { expireSeconds, totalBytesMax, replicasNeeded, files } = retention;
   const rest = { expireSeconds, replicasNeeded };
-  if (!files.has(checkpoint.file)) return { purgeNotBeforeMs: nowMs, by: "purged", ...rest };
+  // Right after a failover only GTIDs say what is still needed: it can begin in the oldest file.
+  const file = checkpoint.file === "" ? [...files.keys()][0] : checkpoint.file;
+  if (file === undefined || !files.has(file)) return { purgeNotBeforeMs: nowMs, by: "purged", ...rest };
   // The newest file is purged only after another one has followed it.
-  const isNewest = [...files.keys()].at(-1) === checkpoint.file;
+  const isNewest = [...files.keys()].at(-1) === file;
   const writtenMs = isNewest ? nowMs : Math.min(nowMs, checkpoint.newestCommitMs);
   const byAgeMs = expireSeconds === null ? Infinity : Math.max(nowMs, writtenMs + expireSeconds * 1000);
   let bySizeMs = Infinity;
   if (totalBytesMax !== null) {
-    const room = totalBytesMax - bytesFrom(files, checkpoint.file);
+    const room = totalBytesMax - bytesFrom(files, file);
     if (room <= 0) bySizeMs = nowMs;
     else if (bytesPerSecond !== null && bytesPerSecond > 0) bySizeMs = nowMs + (room / bytesPerSecond) * 1000;
   }

@@ -3,6 +3,7 @@ import type { Position } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { type ControlConnection, numberOf, type SqlRow, textOf } from "./control-connection.ts";
 import type { SchemaColumn } from "./decode/column-definition.ts";
+import { serverErrorOf, translateError } from "./source-errors.ts";
 import type { Flavour } from "./stream-progress.ts";
 
 export interface ServerFacts {
@@ -69,6 +70,32 @@ export async function readMariadbGtids(
 export async function readBinlogFiles(control: ControlConnection): Promise<ReadonlyMap<string, number>> {
   const rows = await control.query("SHOW BINARY LOGS");
   return new Map(rows.map((row) => [textOf(row, "Log_name"), numberOf(row, "File_size")]));
+}
+
+/** Names of the replicas that use this id; null where the account may not ask. */
+export async function readReplicasWithId(
+  control: ControlConnection,
+  serverId: number,
+): Promise<string[] | null> {
+  const rows = await askIfAllowed(control, "SHOW REPLICA HOSTS", "SHOW SLAVE HOSTS", "SHOW REPLICAS");
+  if (rows === null) return null;
+  return rows
+    .filter((row) => (numberOf(row, "Server_id") || numberOf(row, "Server_Id")) === serverId)
+    .map((row) => textOf(row, "Host"));
+}
+
+/** Null where the account may not ask. */
+export async function askIfAllowed(
+  control: ControlConnection,
+  ...statements: readonly string[]
+): Promise<SqlRow[] | null> {
+  try {
+    return await control.queryFirst(...statements);
+  } catch (thrown) {
+    const error = translateError(thrown);
+    if (error.code === "SOURCE_RIGHTS" || serverErrorOf(error.cause).code === "ER_PARSE_ERROR") return null;
+    throw error;
+  }
 }
 
 /** Columns of a table as they are now, in their order; null when it is not there. */

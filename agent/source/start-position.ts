@@ -48,6 +48,11 @@ export function planStart(from: Checkpoint, prove: boolean, files: BinlogFiles):
   return { dump: { kind: "position", file: last.file, position }, expected: last };
 }
 
+/** Where the place is not known: the server skips what the set says is done. */
+export function startByGtid(gtidSet: string): Start {
+  return { dump: { kind: "gtid", gtidSet }, expected: null };
+}
+
 /** Null when a file between the two is not there any more. */
 function bytesBetween(start: Position, end: Position, files: BinlogFiles): number | null {
   if (start.file === end.file) return end.position - start.position;
@@ -60,29 +65,20 @@ function bytesBetween(start: Position, end: Position, files: BinlogFiles): numbe
   return bytes;
 }
 
-/** Throws POSITION_LOST when this is not the server, or it does not have the place any more. */
+/** Throws POSITION_LOST when the server, which is the same by its uuid, does not have the place any more. */
 export function requirePosition(from: Checkpoint, facts: ServerFacts, files: BinlogFiles): void {
-  requireServer(from, facts);
+  if (facts.serverId !== from.serverId) {
+    throw positionLost(
+      "server_copied",
+      `the server has the uuid that the state knows and another server_id: ${facts.serverId}, not ${from.serverId}`,
+    );
+  }
   const size = files.get(from.file);
   if (size === undefined) throw missingFile(from, [...files.keys()]);
   if (size < from.position) {
     throw positionLost(
       "cut_short",
       `${from.file} has ${size} bytes, and the state stands at ${from.position}: what was read from it is not there any more`,
-    );
-  }
-}
-
-function requireServer(from: Checkpoint, facts: ServerFacts): void {
-  if (facts.serverUuid !== from.serverUuid || (facts.serverUuid === null && facts.serverId !== from.serverId))
-    throw positionLost(
-      "other_server",
-      `the state belongs to server ${serverName(from)}, and this is server ${serverName(facts)}`,
-    );
-  if (facts.serverId !== from.serverId) {
-    throw positionLost(
-      "server_copied",
-      `the server has the uuid that the state knows and another server_id: ${facts.serverId}, not ${from.serverId}`,
     );
   }
 }
@@ -106,10 +102,6 @@ function baseName(file: string): string {
   return file.slice(0, file.lastIndexOf("."));
 }
 
-function serverName(server: { readonly serverId: number; readonly serverUuid: string | null }): string {
-  return server.serverUuid === null ? String(server.serverId) : `${server.serverId} (${server.serverUuid})`;
-}
-
 /** The start of an agent without state: START_POSITION, else the current end. */
 export async function startWithoutCheckpoint(
   control: ControlConnection,
@@ -124,8 +116,7 @@ export async function startWithoutCheckpoint(
   const place = parsePlace(startPosition);
   if (place === null) {
     return {
-      dump: { kind: "gtid", gtidSet: startPosition },
-      expected: null,
+      ...startByGtid(startPosition),
       from: { file: "", position: 0, gtidSet: startPosition, resumePosition: FILE_START },
     };
   }

@@ -24,6 +24,8 @@ export class StreamPosition {
   eventEnd = 0;
   /** Where the group boundary lies that the 32-bit dump command can name. */
   resumePosition = FILE_START;
+  /** Asked for GTIDs, the server leaves out what is done, however much that is, up to the first group. */
+  mayJump = false;
 
   /** A Rotate event, real or made by the dump, names the place of the next event. */
   rotate(target: Position): void {
@@ -45,7 +47,7 @@ export class StreamPosition {
     let end = this.position + length;
     if (endLow !== 0) {
       const unsent = (((endLow - end) % WRAP) + WRAP) % WRAP;
-      if (unsent >= UNSENT_MAX) {
+      if (unsent >= UNSENT_MAX && !this.mayJump) {
         throw unreadableEvent(
           `the event at ${this.file}:${this.position} names its end as ${endLow}, which does not fit its place`,
         );

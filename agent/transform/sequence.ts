@@ -32,7 +32,8 @@ function digits(value: number, width: number): string {
 
 /** Everything of a sequence before the ordinal, for events of the stream. */
 export function streamSequencePrefix(epoch: number, end: Position): string {
-  const file = digits(binlogFileNumber(end.file), 10);
+  // Where only GTIDs are known yet, nothing of the epoch was read: before everything of it.
+  const file = digits(end.file === "" ? 0 : binlogFileNumber(end.file), 10);
   return `${digits(epoch, 10)}.${file}.${digits(end.position, 16)}.${streamClass}.000000.`;
 }
 

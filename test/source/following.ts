@@ -7,9 +7,12 @@ import type {
   TransactionPart,
 } from "../../agent/change.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
-import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
+import {
+  type BinlogSource,
+  createBinlogSource,
+  type SourceLimits,
+} from "../../agent/source/binlog-source.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
-import type { StreamLimits } from "../../agent/source/stream.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import type { KindOptions, ServerKind } from "../servers/matrix.ts";
 
@@ -39,7 +42,7 @@ export interface Followed {
 export interface FollowOptions {
   readonly after?: Checkpoint | null;
   readonly settings?: Partial<SourceSettings>;
-  readonly limits?: Partial<StreamLimits>;
+  readonly limits?: Partial<SourceLimits>;
   readonly silenceLookMs?: number;
   /** Runs between two pulls. */
   readonly onBatch?: () => Promise<void>;
@@ -68,7 +71,7 @@ export function settingsOf(changes: Partial<SourceSettings> = {}): SourceSetting
 
 export function sourceOf(
   settings: SourceSettings,
-  limits: Partial<StreamLimits> = {},
+  limits: Partial<SourceLimits> = {},
   silenceLookMs = 20_000,
 ) {
   const oddities: string[] = [];
