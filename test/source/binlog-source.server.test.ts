@@ -282,7 +282,7 @@ for (const kind of serverKinds)
       const wrong: readonly (readonly [Checkpoint, RegExp])[] = [
         [{ ...checkpoint, file: "binlog.999999", lastTransaction: null }, /does not have binlog\.999999/],
         [{ ...checkpoint, position: 900_000_000 }, /bytes/],
-        [{ ...checkpoint, serverId: 77 }, /\b77\b/],
+        [{ ...checkpoint, serverId: 77, gtidSet: null }, /\b77\b/],
         [{ ...checkpoint, lastTransaction: { ...last, rowsCrc32: "00000001" } }, /another one/],
         [{ ...checkpoint, lastTransaction: { ...last, endPosition: last.endPosition - 1 } }, /not the one/],
       ];

@@ -211,8 +211,8 @@ for (const kind of kinds)
       await same.stop();
     });
 
-    test("is lost on a copy of the server, with a uuid of its own and with another server id", async () => {
-      const checkpoint = await captured();
+    test("is lost on a copy of the server, with a uuid of its own or another server id, to which no GTIDs lead", async () => {
+      const checkpoint = { ...(await captured()), gtidSet: null };
       await server.restart(["--server-id=77"]);
       await assertLost(checkpoint, kind.flavour === "mysql" ? "server_copied" : "other_server", /77/);
       if (kind.flavour === "mysql") {
