@@ -30,7 +30,6 @@ const traces: readonly string[] = [
   Buffer.from(canary).toString("base64").slice(0, 20),
   Buffer.from(canary).toString("hex"),
   "2001-02-03",
-  "31234",
   "2002-03-04",
   "2003-04-05",
   "2004-05-06",
@@ -75,8 +74,12 @@ async function spreadSecrets(stack: Stack): Promise<void> {
   );
 }
 
+/** A number stands alone, as JSON has it. Within hexadecimal ids the same five digits come by chance. */
+const numberTrace = /(?<![0-9A-Za-z])31234(?![0-9A-Za-z])/;
+
 function assertClean(where: string, text: string): void {
   for (const trace of traces) assert.ok(!text.includes(trace), `${where} holds the secret (as ${trace})`);
+  assert.ok(!numberTrace.test(text), `${where} holds the secret (as a number)`);
 }
 
 function filesBelow(directory: string): string[] {

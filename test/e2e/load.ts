@@ -1,5 +1,6 @@
 /** The load under which agents are killed: random transactions, and again and again a large one. */
 import { setTimeout as sleep } from "node:timers/promises";
+import type { Connection } from "mysql2/promise";
 import { writeRandomly } from "../oracle/dml.ts";
 import type { Random } from "../oracle/random.ts";
 import type { Stack } from "./stack.ts";
@@ -42,17 +43,16 @@ async function writeLarge(stack: Stack, random: Random, signal: AbortSignal): Pr
     // The largest key first: no other writer's automatic key can then fall among the rest.
     for (let at = largeRows - 500; at >= 0; at -= 500) {
       const rows = Array.from({ length: 500 }, (_, row) => `(${base + at + 499 - row}, 1, 'bulk-${row}')`);
-      await connection.query(
-        `INSERT INTO sales_order_item (item_id, order_id, sku) VALUES ${rows.join(",")}`,
-      );
+      const sql = `INSERT INTO sales_order_item (item_id, order_id, sku) VALUES ${rows.join(",")}`;
+      // Taken back for the sake of another writer it is tried again, for as long as the load lasts.
+      while (!signal.aborted && !(await runs(connection, sql)));
     }
     while (!signal.aborted) {
       const last = base + random.int(1_100, largeRows);
-      await connection
-        .query(
-          `UPDATE sales_order_item SET qty_shipped = qty_shipped + 1 WHERE item_id >= ${base} AND item_id < ${last}`,
-        )
-        .catch(onlyLockLost);
+      await runs(
+        connection,
+        `UPDATE sales_order_item SET qty_shipped = qty_shipped + 1 WHERE item_id >= ${base} AND item_id < ${last}`,
+      );
       await sleep(largePauseMs);
     }
   } finally {
@@ -60,8 +60,14 @@ async function writeLarge(stack: Stack, random: Random, signal: AbortSignal): Pr
   }
 }
 
-/** A deadlock or a lock wait with the other writers belongs to the play. */
-function onlyLockLost(thrown: unknown): void {
-  const errno = typeof thrown === "object" && thrown !== null && "errno" in thrown ? thrown.errno : null;
-  if (errno !== 1205 && errno !== 1213) throw thrown;
+/** False after a deadlock or a lock wait with the other writers: both belong to the play. */
+async function runs(connection: Connection, sql: string): Promise<boolean> {
+  try {
+    await connection.query(sql);
+    return true;
+  } catch (thrown) {
+    const errno = typeof thrown === "object" && thrown !== null && "errno" in thrown ? thrown.errno : null;
+    if (errno !== 1205 && errno !== 1213) throw thrown;
+    return false;
+  }
 }
