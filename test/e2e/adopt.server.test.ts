@@ -81,7 +81,7 @@ test("a copied state publishes nothing on another machine until it is adopted, r
       assert.equal(await agent.exited, 0, agent.output());
     };
     const reads = async (): Promise<boolean> =>
-      (await ask("/metrics", metrics)).includes("edge_agent_source_connected 1");
+      /^edge_agent_source_connected 1$/m.test(await ask("/metrics", metrics));
     const other = (name: string): string => {
       const file = join(directory, name);
       writeFileSync(file, `${name.padEnd(32, "0")}\n`);
