@@ -206,6 +206,8 @@ export interface OutboundEvent {
   /** Queue that orders it: the topic of its entity. A control event about an entity stands in that
    * entity's queue as a barrier, and goes to `topic`. */
   readonly queue: string;
+  /** Which of the queue's two lanes it goes by. */
+  readonly lane: Lane;
   readonly topic: string;
   /** Source table without prefix; "" for control events. Label of metrics. */
   readonly table: string;
@@ -216,7 +218,10 @@ export interface OutboundEvent {
   readonly entityKey: string;
   readonly commitTimeMs: number;
   readonly capturedAtMs: number;
-  /** Waits until all earlier records of its queue were accepted, and holds all later ones. */
+  /**
+   * Waits until everything that stood in both lanes of its queue when it was appended was accepted,
+   * and holds what is later: a barrier of the live lane in both lanes, one of the bulk lane in its own.
+   */
   readonly barrier: boolean;
   /** Over Dapr's limit: goes to the dead letters without being tried. */
   readonly oversize: boolean;
@@ -233,7 +238,22 @@ export type Seq = number;
 /** An event read back from the spool, verified. */
 export interface SpooledEvent extends OutboundEvent {
   readonly seq: Seq;
+  /**
+   * The other lane of its queue has to be accepted up to here before this one goes; 0: it waits for
+   * nothing there. A barrier names the other lane's end when it was appended, an event of the bulk
+   * lane the newest barrier of the live lane.
+   */
+  readonly otherLaneThrough: Seq;
 }
 
-/** Two lanes a topic: live changes, and bulk work (snapshot, resync). */
+/**
+ * Two lanes a queue: live changes, and bulk work (snapshot, resync). Each has its own numbers and
+ * cursor; between them there is no order but that of barriers, and a sequence says which is newer.
+ */
 export type Lane = "live" | "bulk";
+
+/** One lane of one queue. */
+export interface QueueLane {
+  readonly queue: string;
+  readonly lane: Lane;
+}

@@ -2,7 +2,7 @@
  * Asks the rooms what they know, for metrics, health and status. Cheap enough for every scrape: all
  * but the head of each queue comes from memory, and a head is read once.
  */
-import type { Checkpoint } from "./change.ts";
+import type { Checkpoint, QueueLane } from "./change.ts";
 import type { AgentFacts, HaltFacts, MappingFacts, QueueHead, RunwayFacts } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SpoolStats } from "./ports.ts";
@@ -28,7 +28,7 @@ export interface FactSources {
 
 export class FactGatherer {
   readonly #sources: FactSources;
-  /** The head last read of each queue, with its number. */
+  /** The head last read of each lane of a queue, with its number. */
   readonly #heads = new Map<string, { readonly seq: number; readonly head: QueueHead }>();
 
   constructor(sources: FactSources) {
@@ -69,25 +69,26 @@ export class FactGatherer {
 
   async #readHeads(): Promise<QueueHead[]> {
     const heads: QueueHead[] = [];
-    for (const { queue } of this.#sources.spool.queues()) {
-      const head = await this.#readHead(queue);
+    for (const state of this.#sources.spool.queues()) {
+      const head = await this.#readHead(state);
       if (head !== null) heads.push(head);
     }
     return heads;
   }
 
-  async #readHead(name: string): Promise<QueueHead | null> {
+  async #readHead({ queue, lane }: QueueLane): Promise<QueueHead | null> {
     const { spool } = this.#sources;
-    const state = spool.queues().find((one) => one.queue === name);
+    const state = spool.queues().find((one) => one.queue === queue && one.lane === lane);
     if (state === undefined || state.acked === state.last) return null;
+    const name = `${lane} ${queue}`;
     const waiting = state.last - state.acked;
     const known = this.#heads.get(name);
     if (known?.seq === state.acked + 1) return { ...known.head, waiting };
     // A damaged head is the forwarder's to report; the facts only lack it.
-    const [event] = await spool.read(name, state.acked, { maxEvents: 1, maxBytes: 1 }).catch(() => []);
+    const [event] = await spool.read(queue, state.acked, { maxEvents: 1, maxBytes: 1 }, lane).catch(() => []);
     if (event === undefined) return null;
     const { table, op, commitTimeMs, capturedAtMs, seq } = event;
-    const head: QueueHead = { queue: name, table, op, commitTimeMs, capturedAtMs, waiting };
+    const head: QueueHead = { queue, lane, table, op, commitTimeMs, capturedAtMs, waiting };
     this.#heads.set(name, { seq, head });
     return head;
   }

@@ -3,7 +3,7 @@
  * binlog, or, where the server no longer has that, a gap event takes its place. Meanwhile the other
  * queues are forwarded, and this one up to the damage.
  */
-import type { Checkpoint, OutboundEvent } from "./change.ts";
+import type { Checkpoint, OutboundEvent, QueueLane } from "./change.ts";
 import { AgentError } from "./kernel/errors.ts";
 import { backoffDelayMs, type Clock, type Log } from "./kernel/service.ts";
 import type { Damages, QueueDamage } from "./spool/damages.ts";
@@ -63,7 +63,8 @@ export class Healing {
   }
 
   /** False: the server cannot be asked now. */
-  async #heal({ queue, seq, rewindTo }: QueueDamage, isFirst: boolean): Promise<boolean> {
+  async #heal(damage: QueueDamage, isFirst: boolean): Promise<boolean> {
+    const { queue, seq, rewindTo } = damage;
     const { damages, log, atRest, rewound, healed } = this.#parts;
     let canRewind = false;
     try {
@@ -76,7 +77,7 @@ export class Healing {
     }
     if (rewindTo !== null && canRewind) {
       await atRest(async () => {
-        await damages.rewind(queue);
+        await damages.rewind(damage);
         rewound();
       });
       healed("rewound");
@@ -87,15 +88,16 @@ export class Healing {
       });
       return true;
     }
-    await this.#skip(queue);
+    await this.#skip(damage);
     return true;
   }
 
-  async #skip(queue: string): Promise<void> {
+  async #skip({ queue, lane }: QueueLane): Promise<void> {
     const { damages, gapEvent, epoch, healed, clock, log } = this.#parts;
-    const gap = await damages.gap(queue);
+    const gap = await damages.gap({ queue, lane });
     if (gap === null) return;
-    await damages.skip(queue, gap, gapEvent({ ...gap, queue, epoch: epoch(), nowMs: clock.wallMs() }));
+    const event = gapEvent({ ...gap, queue, epoch: epoch(), nowMs: clock.wallMs() });
+    await damages.skip({ queue, lane }, gap, { ...event, lane });
     healed("gap");
     log.error("events of the spool are lost: the binlog no longer has them; a gap event says so", {
       queue,

@@ -5,8 +5,10 @@
 import type {
   Checkpoint,
   FollowedTable,
+  Lane,
   Op,
   OutboundEvent,
+  QueueLane,
   Seq,
   SourceItem,
   SpooledEvent,
@@ -108,14 +110,19 @@ export interface SpoolWriter {
 // ---------------------------------------------------------------------------------------------
 // spool -> forward
 
-export interface QueueState {
-  readonly queue: string;
+/** One lane of a queue. The live lane is there as soon as the bulk lane is. */
+export interface QueueState extends QueueLane {
   /** Everything up to here is accepted or quarantined. */
   readonly acked: Seq;
   /** Newest durable record; equals `acked` when empty. */
   readonly last: Seq;
   /** How far it can be read: `last`, or the record before a damaged one until that is healed. */
   readonly readable: Seq;
+  /**
+   * Records up to here wait for nothing of the other lane (`SpooledEvent.otherLaneThrough`): numbers
+   * there were given anew after damage, so what they say of it means something else now.
+   */
+  readonly unboundThrough: Seq;
 }
 
 export interface QueueReader {
@@ -125,9 +132,9 @@ export interface QueueReader {
    * gives a damaged one: `readable` ends before it, until it is healed. What cannot be healed is
    * passed over in the numbers, and a gap event stands behind it.
    */
-  read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]>;
+  read(queue: string, after: Seq, limits: ReadLimits, lane: Lane): Promise<SpooledEvent[]>;
   /** Everything up to `through` may be trimmed. Lazily persisted: a lost ack is a redelivery. */
-  ack(queue: string, through: Seq): void;
+  ack(queue: string, through: Seq, lane: Lane): void;
   /**
    * Durable when it resolves. The record itself leaves its queue by `ack`. One that lies there
    * already (after a crash, or a retry in vain) is replaced and keeps its time.
@@ -183,7 +190,7 @@ export interface QuarantineRoom {
   /** The event by its CloudEvent id, or null. Rejects with SPOOL_CORRUPT when it is damaged. */
   find(id: string): Promise<QuarantinedEvent | null>;
   /** Whether the event with this number of the queue lies there. */
-  has(queue: string, seq: Seq): boolean;
+  has(queue: string, seq: Seq, lane: Lane): boolean;
   /** Whether `accepted` wants to hear of this event. Cheap: asked for every accepted one. */
   concerns(event: SpooledEvent): boolean;
   /**

@@ -41,6 +41,7 @@ function eventOf(n: number): OutboundEvent {
   return {
     kind: "entity",
     queue,
+    lane: "live",
     topic: queue,
     table: "sales_order",
     op: "u",

@@ -83,6 +83,7 @@ class OneEventEach implements EventEncoder {
     return item.changes.map(() => ({
       kind: "entity",
       queue: "q",
+      lane: "live",
       topic: "q",
       table: "t",
       op: "c",

@@ -1,5 +1,6 @@
 /** `magento-edge-agent spool verify`: every record of a stopped agent's spool, read once. */
 import { existsSync } from "node:fs";
+import type { Lane } from "../change.ts";
 import { stateDirectory } from "../config/derived.ts";
 import { takeSupervisor } from "../config/load.ts";
 import { formatBytes } from "../config/value-kinds.ts";
@@ -44,13 +45,15 @@ async function verifyStopped(stateDir: string): Promise<SpoolReport> {
 }
 
 function print(stateDir: string, report: SpoolReport, output: Output): void {
-  for (const { queue, events, bytes, acked, last } of report.queues) {
-    output.out(`${queue}: ${events} events wait (${acked + 1} to ${last}), ${formatBytes(bytes)}\n`);
+  for (const { queue, lane, events, bytes, acked, last } of report.queues) {
+    output.out(
+      `${nameOf(queue, lane)}: ${events} events wait (${acked + 1} to ${last}), ${formatBytes(bytes)}\n`,
+    );
   }
   output.out(`${report.quarantined} in quarantine, ${report.indexRecords} records of the index\n`);
-  for (const { queue, seq, what } of report.faults) {
+  for (const { queue, lane, seq, what } of report.faults) {
     output.out(
-      `DAMAGE ${[queue, seq === null ? "" : String(seq)].filter((part) => part !== "").join(" ")}: ${what}\n`,
+      `DAMAGE ${[nameOf(queue, lane), seq === null ? "" : String(seq)].filter((part) => part !== "").join(" ")}: ${what}\n`,
     );
   }
   const count = report.faults.length;
@@ -59,4 +62,9 @@ function print(stateDir: string, report: SpoolReport, output: Output): void {
       ? `${stateDir} is sound\n`
       : `${count} ${count === 1 ? "damage" : "damages"} in ${stateDir}\n`,
   );
+}
+
+/** As topics are known; the lane is said where it is not the usual one. */
+function nameOf(queue: string, lane: Lane | null): string {
+  return lane === "bulk" ? `${queue} (bulk)` : queue;
 }

@@ -1,4 +1,5 @@
 /** What the agent answers to `status`, and the screen made from it. */
+import type { Lane } from "../change.ts";
 import { formatBytes } from "../config/value-kinds.ts";
 import type {
   AgentFacts,
@@ -34,6 +35,7 @@ export interface StatusReport {
   readonly spool: SpoolFacts | null;
   readonly queues: ReadonlyArray<{
     readonly queue: string;
+    readonly lane: Lane;
     readonly waiting: number;
     readonly oldestSeconds: number;
   }>;
@@ -68,6 +70,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     spool: facts.spool,
     queues: facts.heads.map((head) => ({
       queue: head.queue,
+      lane: head.lane,
       waiting: head.waiting,
       oldestSeconds: (nowMs - head.capturedAtMs) / 1000,
     })),
@@ -129,9 +132,10 @@ export function statusScreen(report: StatusReport): string {
     if (spool.quarantined > 0) lines.push(`  quarantine ${spool.quarantined} events`);
   }
   lines.push(`  accepted   ${report.accepted.events} events since the start`);
-  for (const { queue, waiting, oldestSeconds } of report.queues) {
+  for (const { queue, lane, waiting, oldestSeconds } of report.queues) {
+    const name = lane === "bulk" ? `${queue} (bulk)` : queue;
     if (waiting > 0)
-      lines.push(`  waits      ${queue}: ${waiting} events, the oldest for ${ageText(oldestSeconds * 1000)}`);
+      lines.push(`  waits      ${name}: ${waiting} events, the oldest for ${ageText(oldestSeconds * 1000)}`);
   }
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
   if (report.halted !== null) lines.push(`  to do      ${report.halted.hint}`);

@@ -3,11 +3,12 @@
  *
  * With each durable append it notes the checkpoint together with the newest record of every queue.
  * The checkpoint is complete once every queue is acknowledged up to what was noted, never earlier.
+ * Only live lanes count: bulk lanes hold what was read from tables, and no commit that is not in a live lane.
  */
 import type { Checkpoint, Seq } from "../change.ts";
 import type { QueueState } from "../ports.ts";
 
-type QueuePlace = Pick<QueueState, "queue" | "acked" | "last">;
+type QueuePlace = Pick<QueueState, "queue" | "lane" | "acked" | "last">;
 
 /** What a heartbeat may claim. All null before the first complete checkpoint. */
 export interface CompleteUpTo {
@@ -30,11 +31,12 @@ export class Completeness {
   #complete: CompleteUpTo = nothing;
 
   /**
-   * Notes a durable append: `queues` is the spool's state right after it (a state from before it
+   * Notes a durable append: `states` is the spool's state right after it (a state from before it
    * would promise too much). A part of a transaction promises nothing and is passed over.
    */
-  appended(checkpoint: Checkpoint, queues: readonly QueuePlace[]): void {
+  appended(checkpoint: Checkpoint, states: readonly QueuePlace[]): void {
     if (checkpoint.partial !== null) return;
+    const queues = states.filter(isLive);
     const newest = this.#marks.at(-1);
     if (newest !== undefined && isSame(newest.lastSeqs, queues)) {
       newest.checkpoint = checkpoint;
@@ -53,9 +55,9 @@ export class Completeness {
   }
 
   /** What is complete, given what each queue has acknowledged by now. */
-  upTo(queues: readonly QueuePlace[]): CompleteUpTo {
+  upTo(states: readonly QueuePlace[]): CompleteUpTo {
     const acked = new Map<string, Seq>();
-    for (const state of queues) acked.set(state.queue, state.acked);
+    for (const state of states.filter(isLive)) acked.set(state.queue, state.acked);
     let done = 0;
     while (done < this.#marks.length && isComplete(this.#marks[done], acked)) done++;
     const reached = this.#marks[done - 1];
@@ -67,6 +69,10 @@ export class Completeness {
     }
     return this.#complete;
   }
+}
+
+function isLive({ lane }: QueuePlace): boolean {
+  return lane === "live";
 }
 
 function isSame(lastSeqs: ReadonlyMap<string, Seq>, queues: readonly QueuePlace[]): boolean {

@@ -4,7 +4,7 @@
  *
  * One function, `#pump`, decides what to send; it runs whenever something changed: events were
  * appended, a read or a request ended, a pause is over. Within a queue events go in bulk requests
- * of different entities (invariant 5), queues do not wait for each other (invariant 4), and an event
+ * of different entities (invariant 5), live changes before bulk work (lanes.ts), queues do not wait for each other (invariant 4), and an event
  * leaves only when it was accepted or stands in quarantine (invariant 3).
  */
 import type { SpooledEvent } from "../change.ts";
@@ -19,7 +19,8 @@ import { DeadLetters } from "./dead-letters.ts";
 import { completeOptions, type ForwarderOptions, type Limits } from "./forwarder-options.ts";
 import { runHeartbeat } from "./heartbeat.ts";
 import { Holds } from "./holds.ts";
-import { Lane } from "./lane.ts";
+import type { Lane } from "./lane.ts";
+import { Lanes } from "./lanes.ts";
 import { eventsOf, type Slot } from "./queue-window.ts";
 import { RateLimit } from "./rate-limit.ts";
 import { Retries, type RetryOutcome } from "./retries.ts";
@@ -60,12 +61,10 @@ export class Forwarder implements Service {
   readonly #deadLetters: DeadLetters;
   readonly #settlement: Settlement;
   readonly #retries: Retries;
-  readonly #lanes: Lane[] = [];
-  readonly #laneOf = new Map<string, Lane>();
+  readonly #lanes = new Lanes();
   /** Start times of the requests under way, oldest first. */
   readonly #startedAtMs = new Set<{ readonly atMs: number }>();
   readonly #ending = new AbortController();
-  #firstLane = 0;
   /** Requests under way that count against the bound over all topics. */
   #inFlight = 0;
   /** Reads, requests and quarantine writes that have not ended, oldest first. */
@@ -100,7 +99,7 @@ export class Forwarder implements Service {
     });
     this.#retries = new Retries({
       ...parts,
-      laneOf: (queue) => this.#laneOf.get(queue) ?? null,
+      laneOf: (event) => this.#lanes.find(event),
       isOversize: (event) => this.#isOversize(event),
       pump: () => this.#pump(),
     });
@@ -146,7 +145,7 @@ export class Forwarder implements Service {
 
   status(): ForwarderStatus {
     return forwarderStatus({
-      lanes: this.#lanes,
+      lanes: this.#lanes.all,
       holds: this.#holds,
       settlement: this.#settlement,
       deadLettersWaiting: this.#deadLetters.waiting,
@@ -196,15 +195,7 @@ export class Forwarder implements Service {
 
   /** Sees which queues there are and how far they reach. */
   #look(): void {
-    for (const state of this.#parts.reader.queues()) {
-      let lane = this.#laneOf.get(state.queue);
-      if (lane === undefined) {
-        lane = new Lane(state);
-        this.#laneOf.set(state.queue, lane);
-        this.#lanes.push(lane);
-      }
-      lane.last = state.readable;
-    }
+    this.#lanes.update(this.#parts.reader.queues());
     this.#pump();
   }
 
@@ -213,18 +204,9 @@ export class Forwarder implements Service {
     try {
       const nowMs = this.#parts.clock.monotonicMs();
       let wakeAtMs = this.#pumpDeadLetters(nowMs);
-      // Another lane goes first each time, so that none takes all requests.
-      const count = this.#lanes.length;
-      for (let step = 0; step < count; step++) {
-        const lane = this.#lanes[(this.#firstLane + step) % count];
-        if (lane === undefined) continue;
-        wakeAtMs = Math.min(wakeAtMs, lane.releaseDelayed(nowMs));
-        this.#fill(lane);
-        let pause = this.#send(lane, nowMs);
-        while (pause === SENT) pause = this.#send(lane, nowMs);
-        wakeAtMs = Math.min(wakeAtMs, pause);
-      }
-      this.#firstLane = count === 0 ? 0 : (this.#firstLane + 1) % count;
+      if (this.#lanes.bulkIsDue) this.#sendOneOf(this.#lanes.bulk(), nowMs);
+      wakeAtMs = Math.min(wakeAtMs, this.#sendAllOf(this.#lanes.live(), nowMs));
+      wakeAtMs = Math.min(wakeAtMs, this.#sendAllOf(this.#lanes.bulk(), nowMs));
       // A dead letter may have come up while the lanes were looked at.
       wakeAtMs = Math.min(wakeAtMs, this.#pumpDeadLetters(nowMs));
       if (wakeAtMs !== UNTIL_SOMETHING_HAPPENS) this.#alarm.ringAt(wakeAtMs);
@@ -240,10 +222,26 @@ export class Forwarder implements Service {
     return UNTIL_SOMETHING_HAPPENS;
   }
 
+  #sendOneOf(lanes: Iterable<Lane>, nowMs: number): void {
+    for (const lane of lanes) if (this.#send(lane, nowMs) === SENT) return;
+  }
+
+  #sendAllOf(lanes: Iterable<Lane>, nowMs: number): Pause {
+    let wakeAtMs = UNTIL_SOMETHING_HAPPENS;
+    for (const lane of lanes) {
+      wakeAtMs = Math.min(wakeAtMs, lane.releaseDelayed(nowMs));
+      this.#fill(lane);
+      let pause = this.#send(lane, nowMs);
+      while (pause === SENT) pause = this.#send(lane, nowMs);
+      wakeAtMs = Math.min(wakeAtMs, pause);
+    }
+    return wakeAtMs;
+  }
+
   /** Sends one request of the lane, or says what stands against it. */
   #send(lane: Lane, nowMs: number): Pause {
     const topic = lane.nextTopic();
-    if (topic === null || lane.inFlight >= this.#limits.requestsPerTopic) return UNTIL_SOMETHING_HAPPENS;
+    if (topic === null || !this.#lanes.mayStart(lane, this.#limits)) return UNTIL_SOMETHING_HAPPENS;
     const gate = this.#holds.gate(topic, nowMs);
     if (gate === "closed") return this.#holds.dueAtMs(topic);
     const isProbe = gate === "probe";
@@ -301,7 +299,7 @@ export class Forwarder implements Service {
     const { lane, topic, slots, isProbe } = request;
     const started = { atMs: this.#parts.clock.monotonicMs() };
     this.#startedAtMs.add(started);
-    lane.inFlight++;
+    this.#lanes.started(lane);
     if (isProbe) this.#holds.probeStarted(topic);
     else this.#inFlight++;
     this.#parts.observer.batchSent(slots.length);
@@ -310,7 +308,7 @@ export class Forwarder implements Service {
       outcome = await this.#parts.publisher.publishBulk(topic, eventsOf(slots));
     } finally {
       this.#startedAtMs.delete(started);
-      lane.inFlight--;
+      this.#lanes.ended(lane);
       if (isProbe) this.#holds.probeEnded(topic);
       else this.#inFlight--;
     }
@@ -336,7 +334,7 @@ export class Forwarder implements Service {
   async #read(lane: Lane, maxEvents: number, maxBytes: number): Promise<void> {
     try {
       const after = lane.window.readThrough;
-      const events = await this.#parts.reader.read(lane.queue, after, { maxEvents, maxBytes });
+      const events = await this.#parts.reader.read(lane.queue, after, { maxEvents, maxBytes }, lane.lane);
       lane.window.add(events);
       // It met damage: what follows is told of when it is healed.
       if (events.length === 0) lane.last = after;

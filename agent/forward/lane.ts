@@ -1,5 +1,8 @@
-/** One queue on its way out: its window, what is under way, and what waits for a second try. */
-import type { Seq } from "../change.ts";
+/**
+ * One lane of a queue on its way out: its window, what is under way, and what waits for a second try.
+ * What refusals and failures say is about the topic, so both lanes of a queue count them together.
+ */
+import type { Lane as LaneName, QueueLane, Seq } from "../change.ts";
 import type { QueueState } from "../ports.ts";
 import { QueueWindow, type Slot } from "./queue-window.ts";
 import { Refusals } from "./refusals.ts";
@@ -9,10 +12,13 @@ interface Delayed {
   readonly atMs: number;
 }
 
-export class Lane {
+export class Lane implements QueueLane {
   readonly queue: string;
+  readonly lane: LaneName;
   readonly window: QueueWindow;
-  readonly refusals = new Refusals();
+  readonly refusals: Refusals;
+  /** The queue's other lane, null while there is none. */
+  sibling: Lane | null = null;
   /** Newest record that can be read, and what was acknowledged to the spool. */
   last: Seq;
   acked: Seq;
@@ -22,16 +28,30 @@ export class Lane {
   partialSinceMs: number | null = null;
   lastAcceptedAtMs: number | null = null;
   /** Events that the broker did not take several times, while others passed. */
-  readonly failing = new Set<Slot>();
+  readonly failing: Set<Slot>;
   /** Groups that were refused as a whole, to be tried in ever smaller requests; the last is next. */
   readonly #suspects: Slot[][] = [];
   #delayed: Delayed[] = [];
 
-  constructor(state: QueueState) {
+  constructor(state: QueueState, sibling: Lane | null) {
     this.queue = state.queue;
+    this.lane = state.lane;
+    this.refusals = sibling?.refusals ?? new Refusals();
+    this.failing = sibling?.failing ?? new Set();
     this.last = state.readable;
     this.acked = state.acked;
     this.window = new QueueWindow(state.acked);
+    this.window.unbind(state.unboundThrough);
+    if (sibling === null) return;
+    this.sibling = sibling;
+    sibling.sibling = this;
+    this.window.pairWith(sibling.window);
+  }
+
+  /** What the spool says of it now. */
+  update({ readable, unboundThrough }: QueueState): void {
+    this.last = readable;
+    this.window.unbind(unboundThrough);
   }
 
   get hasSuspects(): boolean {

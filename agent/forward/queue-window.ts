@@ -1,8 +1,13 @@
 /**
- * The part of one queue that the forwarder looks at: events read ahead, in order, of which it may
- * send any that is its entity's oldest. This is where invariant 5 lives (for one entity at most one
- * event is under way), and from where invariant 4 is answered: the contiguous prefix ends before
+ * The part of one lane of a queue that the forwarder looks at: events read ahead, in order, of which
+ * it may send any that is its entity's oldest. This is where invariant 5 lives (for one entity at most
+ * one event is under way), and from where invariant 4 is answered: the contiguous prefix ends before
  * the oldest event that is not done.
+ *
+ * Where the queue has a second lane, the two windows know each other. An entity that one of them has
+ * given out is nobody else's until it is done; then the other has its turn, if it asked meanwhile, so
+ * that neither starves. And an event that waits for the other lane (barriers, and what is behind one)
+ * is not looked at before that lane is done so far.
  *
  * Every step costs the same however many events wait: an event is looked at when it enters, when it
  * is taken and when it is done, never in between.
@@ -20,6 +25,12 @@ export interface Slot extends Counted {
   next: Slot | null;
   /** The next event of the same entity, which waits for this one. */
   follower: Slot | null;
+  /** Of the newest event of an entity: the oldest, which is the only one that may go; null is itself. */
+  oldest: Slot | null;
+  /** It was given out, or is the next to be: the other lane leaves its entity alone until it is done. */
+  taken: boolean;
+  /** The other lane's event of the same entity, which waits for this one. */
+  parked: Slot | null;
   /** How often it was refused for its own content. */
   refusals: number;
   /** How often a request failed for it while others of the same request were accepted. */
@@ -53,10 +64,27 @@ export class QueueWindow {
   #barrierUnderWay = false;
   #admittedThrough: Seq;
   #readThrough: Seq;
+  /** The window of the queue's other lane. */
+  #other: QueueWindow | null = null;
+  #unboundThrough: Seq = 0;
 
   constructor(acked: Seq) {
     this.#admittedThrough = acked;
     this.#readThrough = acked;
+  }
+
+  /** The other lane's window from now on. Nothing may be in that yet. */
+  pairWith(other: QueueWindow): void {
+    this.#other = other;
+    other.#other = this;
+  }
+
+  /** Events up to here wait for nothing of the other lane (`QueueState.unboundThrough`). */
+  unbind(through: Seq): void {
+    if (through <= this.#unboundThrough) return;
+    this.#unboundThrough = through;
+    this.#admit();
+    this.#otherMoved();
   }
 
   /** The newest event that was read; the next read starts after it. */
@@ -85,7 +113,15 @@ export class QueueWindow {
 
   /** The event that `take` would take first, or null. */
   peek(): Slot | null {
-    return this.#urgent[this.#urgentHead] ?? this.#ready[this.#readyHead] ?? null;
+    for (;;) {
+      const slot = this.#urgent[this.#urgentHead] ?? this.#ready[this.#readyHead] ?? null;
+      if (slot === null || this.#other === null || slot.taken) return slot;
+      const rival = this.#other.#takenOf(slot.event.entityKey);
+      if (rival === null) return slot;
+      assert(rival.parked === null, "of one entity a lane has one event that may go");
+      rival.parked = slot;
+      this.#shift();
+    }
   }
 
   /** Adds what was read after `readThrough`, in order; that nothing is missing is the reader's promise. */
@@ -97,6 +133,7 @@ export class QueueWindow {
       this.#stagedBytes += event.payload.length;
     }
     this.#admit();
+    this.#otherMoved();
   }
 
   /**
@@ -115,6 +152,7 @@ export class QueueWindow {
       bytes += entryBytes(slot.event);
       if (bytes > limits.bytes && taken.length > 0) break;
       this.#shift();
+      slot.taken = true;
       taken.push(slot);
     }
     return taken;
@@ -125,9 +163,11 @@ export class QueueWindow {
     for (const slot of slots) this.#urgent.push(slot);
   }
 
-  /** The newest event of the entity that waits or is under way here, or null. */
+  /** An event of the entity that waits or is under way, the newest of its lane; or null. */
   newestOf(entityKey: string): SpooledEvent | null {
-    return this.#newestOfEntity.get(entityKey)?.event ?? null;
+    const own = this.#newestOfEntity.get(entityKey);
+    if (own !== undefined || this.#other === null) return own?.event ?? null;
+    return this.#other.#newestOfEntity.get(entityKey)?.event ?? null;
   }
 
   /**
@@ -135,8 +175,10 @@ export class QueueWindow {
    * owes `done`. Null while an event of the entity is here, or a barrier is under way.
    */
   admitRetry(event: SpooledEvent): Slot | null {
-    if (this.#barrierUnderWay || this.#newestOfEntity.has(event.entityKey)) return null;
+    if (this.#barrierUnderWay || (this.#other !== null && this.#other.#barrierUnderWay)) return null;
+    if (this.newestOf(event.entityKey) !== null) return null;
     const slot = slotOf(event, { previous: null, isRetry: true });
+    slot.taken = true;
     this.#newestOfEntity.set(event.entityKey, slot);
     this.#pending++;
     this.#pendingBytes += event.payload.length;
@@ -149,16 +191,49 @@ export class QueueWindow {
     this.#pendingBytes -= slot.event.payload.length;
     if (!slot.isRetry) this.#unlink(slot);
     const { follower } = slot;
-    if (follower !== null) this.#urgent.push(follower);
-    else this.#newestOfEntity.delete(slot.event.entityKey);
+    if (follower === null) this.#newestOfEntity.delete(slot.event.entityKey);
+    else this.#follow(follower);
+    if (slot.parked !== null && this.#other !== null) this.#other.#unpark(slot.parked);
     if (slot.event.barrier && !slot.isRetry) this.#barrierUnderWay = false;
-    if (this.#stagedHead < this.#staged.length) this.#admit();
+    this.#admit();
+    this.#otherMoved();
+  }
+
+  /** The other lane may have waited for what is done here now. */
+  #otherMoved(): void {
+    if (this.#other !== null) this.#other.#admit();
+  }
+
+  #follow(follower: Slot): void {
+    this.#urgent.push(follower);
+    const newest = this.#newestOfEntity.get(follower.event.entityKey);
+    if (newest !== undefined) newest.oldest = newest === follower ? null : follower;
+  }
+
+  /** It has waited for the other lane; now that one waits for it. */
+  #unpark(slot: Slot): void {
+    slot.taken = true;
+    this.#urgent.push(slot);
+  }
+
+  /** The event of the entity that was given out here and is not done. */
+  #takenOf(entityKey: string): Slot | null {
+    const newest = this.#newestOfEntity.get(entityKey);
+    if (newest === undefined) return null;
+    const oldest = newest.oldest ?? newest;
+    return oldest.taken ? oldest : null;
+  }
+
+  #waitsForOther({ seq, otherLaneThrough }: SpooledEvent): boolean {
+    if (otherLaneThrough === 0 || seq <= this.#unboundThrough) return false;
+    return this.#other !== null && this.#other.doneThrough < otherLaneThrough;
   }
 
   #admit(): void {
+    if (this.#stagedHead === this.#staged.length) return;
     while (this.#stagedHead < this.#staged.length && !this.#barrierUnderWay) {
       const event = this.#staged[this.#stagedHead];
-      if (event === undefined) return;
+      if (event === undefined || this.#waitsForOther(event)) return;
       if (event.barrier) {
         // It waits for everything before it, and everything after waits for it.
         if (this.#pending > 0) return;
@@ -188,7 +263,10 @@ export class QueueWindow {
     const before = this.#newestOfEntity.get(event.entityKey);
     this.#newestOfEntity.set(event.entityKey, slot);
     if (before === undefined) this.#ready.push(slot);
-    else before.follower = slot;
+    else {
+      before.follower = slot;
+      slot.oldest = before.oldest ?? before;
+    }
   }
 
   #unlink(slot: Slot): void {
@@ -222,7 +300,18 @@ export class QueueWindow {
 }
 
 function slotOf(event: SpooledEvent, place: Pick<Slot, "previous" | "isRetry">): Slot {
-  return { event, ...place, next: null, follower: null, refusals: 0, failures: 0, countedRound: 0 };
+  return {
+    event,
+    ...place,
+    next: null,
+    follower: null,
+    oldest: null,
+    taken: false,
+    parked: null,
+    refusals: 0,
+    failures: 0,
+    countedRound: 0,
+  };
 }
 
 /** The bare events of the slots, as a client wants them. */

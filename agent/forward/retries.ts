@@ -26,7 +26,7 @@ export interface RetryOutcome {
 export interface RetryParts {
   readonly reader: QueueReader;
   readonly encoder: ControlEncoder;
-  readonly laneOf: (queue: string) => Lane | null;
+  readonly laneOf: (event: SpooledEvent) => Lane | null;
   readonly isOversize: (event: SpooledEvent) => boolean;
   /** Something can be sent. */
   readonly pump: () => void;
@@ -56,7 +56,7 @@ export class Retries {
         "the entity comes with its next change, once the mapping drops or truncates the large field";
       return notSent("EVENT_TOO_LARGE", `it is larger than Dapr's body limit; ${mend}`);
     }
-    const lane = laneOf(event.queue);
+    const lane = laneOf(event);
     if (lane === null) return notSent("NO_QUEUE", `the queue ${event.queue} is not forwarded`);
     const slot = lane.window.admitRetry(event);
     if (slot === null) return waitsBehind(lane.window.newestOf(event.entityKey), event, encoder);
@@ -104,8 +104,12 @@ export class Retries {
 function waitsBehind(other: SpooledEvent | null, own: SpooledEvent, encoder: ControlEncoder): RetryOutcome {
   if (other === null) return notSent("BARRIER", "a control event of its queue is under way; try again");
   if (other.id === own.id) return notSent("UNDER_WAY", "the event itself is on its way");
-  const reason = "a newer event with the entity's whole state waits to be sent";
-  return notSent("NEWER_WAITS", reason, encoder.about(other)?.sequence ?? null);
+  const sequence = encoder.about(other)?.sequence ?? null;
+  const ownSequence = encoder.about(own)?.sequence ?? null;
+  if (other.lane !== own.lane && sequence !== null && ownSequence !== null && sequence < ownSequence) {
+    return notSent("OLDER_WAITS", "an older event of the entity waits in the other lane; try again");
+  }
+  return notSent("NEWER_WAITS", "a newer event with the entity's whole state waits to be sent", sequence);
 }
 
 function notSent(code: string, reason: string, newerSequence: string | null = null): RetryOutcome {

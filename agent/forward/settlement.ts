@@ -175,7 +175,7 @@ export class Settlement {
   #giveUp(lane: Lane, slot: Slot, verdict: GivenUp): void {
     const { holds, quarantineMax, reader, deadLettersWaiting } = this.#parts;
     const { topic, queue, seq } = slot.event;
-    const isThere = reader.quarantined.has(queue, seq);
+    const isThere = reader.quarantined.has(queue, seq, slot.event.lane);
     if (!isThere && this.quarantinedCount + deadLettersWaiting() >= quarantineMax) {
       const why = `${quarantineMax} events lie in quarantine, as many as QUARANTINE_MAX allows`;
       const message = `${why}; the next one would be refused for ${verdict.code}`;
@@ -214,7 +214,7 @@ export class Settlement {
     const through = lane.window.doneThrough;
     if (through <= lane.acked) return;
     lane.acked = through;
-    this.#parts.reader.ack(lane.queue, through);
+    this.#parts.reader.ack(lane.queue, through, lane.lane);
   }
 }
 

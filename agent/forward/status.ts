@@ -1,5 +1,5 @@
 /** What `status`, /health and the metrics say about forwarding. */
-import type { Seq } from "../change.ts";
+import type { QueueLane, Seq } from "../change.ts";
 import type { Holds, HoldFacts } from "./holds.ts";
 import type { Lane } from "./lane.ts";
 import type { Settlement } from "./settlement.ts";
@@ -7,6 +7,7 @@ import type { Settlement } from "./settlement.ts";
 export interface TopicStatus {
   /** The queue, which carries the name of its entity's topic. */
   readonly topic: string;
+  readonly lane: QueueLane["lane"];
   readonly held: boolean;
   readonly code: string | null;
   readonly message: string | null;
@@ -68,6 +69,7 @@ function topicStatus(lane: Lane, holds: Holds): TopicStatus {
   const hold = holds.of(queue) ?? (next === null ? null : holds.of(next));
   return {
     topic: queue,
+    lane: lane.lane,
     held: hold !== null,
     code: hold?.code ?? null,
     message: hold?.message ?? null,

@@ -2,7 +2,7 @@
  * What the agent knows of itself at one moment. `main.ts` gathers it from the rooms; metrics, health,
  * status command and systemd's status line are all made from it, so they cannot disagree.
  */
-import type { Op } from "../change.ts";
+import type { Op, QueueLane } from "../change.ts";
 import type { SourceStatus } from "../ports.ts";
 
 export interface SpoolFacts {
@@ -16,9 +16,8 @@ export interface SpoolFacts {
   readonly damagedQueues: number;
 }
 
-/** The oldest event of a queue that the broker has not accepted. */
-export interface QueueHead {
-  readonly queue: string;
+/** The oldest event of a lane of a queue that the broker has not accepted. */
+export interface QueueHead extends QueueLane {
   readonly table: string;
   readonly op: Op | "";
   readonly commitTimeMs: number;

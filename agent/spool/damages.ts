@@ -3,13 +3,14 @@
  * until then; other queues go on.
  *
  * - `rewind`: the queue ends before the damage and the checkpoint goes back to a mark, so capture
- *   brings everything again, under the same ids. For all queues that is a repeat.
+ *   brings everything again, under the same ids. For all queues that is a repeat. The bulk lane holds
+ *   what was read from tables, so it is never cut.
  * - `skip`: where the binlog no longer has that: exactly the damaged numbers are passed over, and a
  *   gap event takes their place.
  *
  * Each is one synced batch: a crash leaves the damage as it was, or healed.
  */
-import type { Checkpoint, OutboundEvent, Seq } from "../change.ts";
+import type { Checkpoint, OutboundEvent, QueueLane, Seq } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import type { Log } from "../kernel/service.ts";
 import { DamagedRecord } from "./damaged-record.ts";
@@ -21,15 +22,17 @@ import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
 import type { Marks } from "./marks.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { type QueueRecords, recordAtOrBefore } from "./reading.ts";
-import { RunReader, VOID_RUN_MAX } from "./record.ts";
+import { placeIn, RunReader, VOID_RUN_MAX } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
 /** A queue that cannot be read on. */
-export interface QueueDamage {
-  readonly queue: string;
+export interface QueueDamage extends QueueLane {
   /** The first event that is damaged or missing. */
   readonly seq: Seq;
-  /** What capture would start again from; null: there is no mark before the damage. */
+  /**
+   * What capture would start again from; null: there is no mark before the damage, or it lies in the
+   * bulk lane, whose events no binlog brings again.
+   */
   readonly rewindTo: Checkpoint | null;
 }
 
@@ -71,8 +74,9 @@ export class Damages {
     const found: QueueDamage[] = [];
     for (const queue of this.#parts.queues.all) {
       if (queue.damagedAt === null) continue;
-      const mark = this.#parts.marks.before(queue, queue.damagedAt);
-      found.push({ queue: queue.name, seq: queue.damagedAt, rewindTo: mark?.checkpoint ?? null });
+      const { name, lane, damagedAt: seq } = queue;
+      const mark = lane === "live" ? this.#parts.marks.before(queue, seq) : null;
+      found.push({ queue: name, lane, seq, rewindTo: mark?.checkpoint ?? null });
     }
     return found;
   }
@@ -89,7 +93,7 @@ export class Damages {
     queue.damagedAt = seq;
     this.#parts.records.forget(queue);
     this.#parts.log.error("a record of the spool is damaged; its queue waits until it is healed", {
-      queue: queue.name,
+      queue: queue.label,
       seq,
       what: message,
     });
@@ -100,10 +104,11 @@ export class Damages {
    * Durable when it resolves. Capture must not run: it starts again from the checkpoint. Nothing is
    * done where what is damaged was acknowledged meanwhile.
    */
-  async rewind(name: string): Promise<void> {
-    if (!this.#isDamaged(name)) return;
-    const { queue, seq } = this.#damaged(name);
+  async rewind(lane: QueueLane): Promise<void> {
+    if (!this.#isDamaged(lane)) return;
+    const { queue, seq } = this.#damaged(lane);
     const { commit, marks, intake } = this.#parts;
+    assert(queue.lane === "live", "what a rewind cuts off comes again from the binlog");
     const mark = marks.before(queue, seq);
     assert(mark !== null, "a rewind has a mark");
     let assigned: Seq;
@@ -113,7 +118,7 @@ export class Damages {
       assigned = queue.assigned;
       tail = await this.#tail(queue, seq);
     } while (queue.assigned !== assigned);
-    if (!this.#isDamaged(name)) return this.#parts.healed(queue);
+    if (!this.#isDamaged(lane)) return this.#parts.healed(queue);
     const group = commit.open();
     for (const key of tail.keys) group.batch.del(key);
     queue.cutTo(seq - 1);
@@ -125,9 +130,9 @@ export class Damages {
   }
 
   /** What a skip would lose; null where what is damaged was acknowledged meanwhile. */
-  async gap(name: string): Promise<QueueGap | null> {
-    if (!this.#isDamaged(name)) return null;
-    const { queue, seq } = this.#damaged(name);
+  async gap(lane: QueueLane): Promise<QueueGap | null> {
+    if (!this.#isDamaged(lane)) return null;
+    const { queue, seq } = this.#damaged(lane);
     const { marks, checkpoint } = this.#parts;
     const last = await this.#lastDamaged(queue, seq);
     return {
@@ -138,10 +143,13 @@ export class Damages {
     };
   }
 
-  /** Puts the event in the gap's place. Durable when it resolves; capture may go on meanwhile. */
-  async skip(name: string, gap: QueueGap, event: OutboundEvent): Promise<void> {
-    const { queue, seq } = this.#damaged(name);
-    assert(seq === gap.first && event.queue === name, "the gap is that of the queue");
+  /**
+   * Puts the event in the gap's place, whatever lane it names. Durable when it resolves; capture may
+   * go on meanwhile.
+   */
+  async skip(lane: QueueLane, gap: QueueGap, event: OutboundEvent): Promise<void> {
+    const { queue, seq } = this.#damaged(lane);
+    assert(seq === gap.first && event.queue === queue.name, "the gap is that of the queue");
     const { commit, encoder } = this.#parts;
     const from = await this.#firstOf(queue, seq);
     const group = commit.open();
@@ -151,19 +159,22 @@ export class Damages {
       group.batch.put(key, encoder.voids(key, Math.min(VOID_RUN_MAX, gap.last - at)));
     }
     const key = queueKey(queue, gap.last);
+    // It stands before what was appended earlier than it: to wait for the other lane's end of today could
+    // be to wait for what waits for it.
     group.batch.put(key, encoder.run(key, [event], { from: 0, to: 1 }));
+    if (event.barrier) queue.barrierAt = Math.max(queue.barrierAt, gap.last);
     queue.forgetRecordsFrom(seq);
     await commit.durable();
     queue.damagedAt = null;
     this.#parts.healed(queue);
   }
 
-  #isDamaged(name: string): boolean {
-    return (this.#parts.queues.find(name)?.damagedAt ?? null) !== null;
+  #isDamaged({ queue, lane }: QueueLane): boolean {
+    return (this.#parts.queues.find(queue, lane)?.damagedAt ?? null) !== null;
   }
 
-  #damaged(name: string): { readonly queue: Queue; readonly seq: Seq } {
-    const queue = this.#parts.queues.find(name);
+  #damaged(damaged: QueueLane): { readonly queue: Queue; readonly seq: Seq } {
+    const queue = this.#parts.queues.find(damaged.queue, damaged.lane);
     assert(queue !== null && queue.damagedAt !== null, "only a damaged queue is healed");
     return { queue, seq: queue.damagedAt };
   }
@@ -172,7 +183,8 @@ export class Damages {
   #put(group: Group, queue: Queue, events: readonly OutboundEvent[]): void {
     for (const event of events) {
       const key = queueKey(queue, queue.assigned + 1);
-      const value = this.#parts.encoder.run(key, [event], { from: 0, to: 1 });
+      const otherLaneThrough = [queue.bind(event, queue.assigned + 1, 0)];
+      const value = this.#parts.encoder.run(key, [event], { from: 0, to: 1, otherLaneThrough });
       group.batch.put(key, value);
       group.grown.set(queue, queue.assign(1, key.length + value.length, event.capturedAtMs));
     }
@@ -196,7 +208,7 @@ export class Damages {
     }
     if (lost > 0) {
       this.#parts.log.error("more control events stood behind the damage than can be carried over it", {
-        queue: queue.name,
+        queue: queue.label,
         lost,
       });
     }
@@ -250,7 +262,7 @@ interface Tail {
 
 function soundRun(queue: Queue, key: Buffer, value: Buffer, first: Seq): RunReader | null {
   try {
-    return new RunReader(key, value, { queue: queue.name, seq: first });
+    return new RunReader(key, value, placeIn(queue, first));
   } catch (error) {
     if (error instanceof DamagedRecord) return null;
     throw error;

@@ -2,7 +2,7 @@
  * Body of one event, format version 1 (numbers are big-endian):
  *
  *   offset  size  what
- *        0     1  flags: 1 = control event, 2 = barrier, 4 = oversize
+ *        0     1  flags: 1 = control event, 2 = barrier, 4 = oversize, 8 = waits for the other lane
  *        1     1  operation: 0 = none, or the letter c, u, d, r in ASCII
  *        2     8  commitTimeMs, IEEE 754 double
  *       10     8  capturedAtMs, IEEE 754 double
@@ -10,10 +10,11 @@
  *       20     2  bytes of table
  *       22     2  bytes of event id
  *       24     4  bytes of entity key
- *       28        topic, table, event id, entity key in UTF-8, without separators
+ *       28     8  only with flag 8: otherLaneThrough, IEEE 754 double
+ *                 topic, table, event id, entity key in UTF-8, without separators
  *              m  payload: what is left, as it was given
  */
-import type { Op, OutboundEvent, Seq, SpooledEvent } from "../change.ts";
+import type { Op, OutboundEvent, QueueLane, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 
@@ -23,31 +24,40 @@ export const EVENT_HEADER_BYTES = 28;
 const FLAG_CONTROL = 1;
 const FLAG_BARRIER = 2;
 const FLAG_OVERSIZE = 4;
-const KNOWN_FLAGS = FLAG_CONTROL | FLAG_BARRIER | FLAG_OVERSIZE;
+const FLAG_WAITS = 8;
+const KNOWN_FLAGS = FLAG_CONTROL | FLAG_BARRIER | FLAG_OVERSIZE | FLAG_WAITS;
+/** Bytes of `otherLaneThrough`, where there is one. */
+const WAITS_BYTES = 8;
 const MAX_SHORT_TEXT_BYTES = 0xffff;
 
 /** Where an event stands, as its record's key says. */
-export interface EventPlace {
-  readonly queue: string;
+export interface EventPlace extends QueueLane {
   readonly seq: Seq;
 }
 
 /** More than the body can take: a UTF-16 unit is at most three bytes of UTF-8. */
 export function eventBodyBound(event: OutboundEvent): number {
   const texts = event.topic.length + event.table.length + event.id.length + event.entityKey.length;
-  return EVENT_HEADER_BYTES + texts * 3 + event.payload.length;
+  return EVENT_HEADER_BYTES + WAITS_BYTES + texts * 3 + event.payload.length;
 }
 
 /** Writes the body at `start` and says where it ends. The slab has room for `eventBodyBound`. */
-export function writeEventBody(slab: Buffer, start: number, event: OutboundEvent): number {
+export function writeEventBody(
+  slab: Buffer,
+  start: number,
+  event: OutboundEvent,
+  otherLaneThrough: Seq,
+): number {
   slab[start] =
     (event.kind === "control" ? FLAG_CONTROL : 0) |
     (event.barrier ? FLAG_BARRIER : 0) |
-    (event.oversize ? FLAG_OVERSIZE : 0);
+    (event.oversize ? FLAG_OVERSIZE : 0) |
+    (otherLaneThrough > 0 ? FLAG_WAITS : 0);
   slab[start + 1] = event.op === "" ? 0 : event.op.charCodeAt(0);
   slab.writeDoubleBE(event.commitTimeMs, start + 2);
   slab.writeDoubleBE(event.capturedAtMs, start + 10);
   let at = start + EVENT_HEADER_BYTES;
+  if (otherLaneThrough > 0) at = slab.writeDoubleBE(otherLaneThrough, at);
   const topic = event.topic === event.queue ? 0 : slab.write(event.topic, at);
   at += topic;
   const table = slab.write(event.table, at);
@@ -68,10 +78,11 @@ export function writeEventBody(slab: Buffer, start: number, event: OutboundEvent
 }
 
 /** An event from its body. `payload` is a view. Throws DamagedRecord. */
-export function readEventBody(body: Buffer, { queue, seq }: EventPlace): SpooledEvent {
+export function readEventBody(body: Buffer, { queue, lane, seq }: EventPlace): SpooledEvent {
   if (body.length < EVENT_HEADER_BYTES) throw new DamagedRecord("unreadable header");
   const flags = body.readUInt8(0);
-  const topicAt = EVENT_HEADER_BYTES;
+  const waits = (flags & FLAG_WAITS) !== 0;
+  const topicAt = EVENT_HEADER_BYTES + (waits ? WAITS_BYTES : 0);
   const tableAt = topicAt + body.readUInt16BE(18);
   const idAt = tableAt + body.readUInt16BE(20);
   const entityKeyAt = idAt + body.readUInt16BE(22);
@@ -82,6 +93,8 @@ export function readEventBody(body: Buffer, { queue, seq }: EventPlace): Spooled
     seq,
     kind: (flags & FLAG_CONTROL) === 0 ? "entity" : "control",
     queue,
+    lane,
+    otherLaneThrough: waits ? body.readDoubleBE(EVENT_HEADER_BYTES) : 0,
     topic: tableAt === topicAt ? queue : body.toString("utf8", topicAt, tableAt),
     table: body.toString("utf8", tableAt, idAt),
     op: opOf(body.readUInt8(1)),

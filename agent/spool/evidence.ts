@@ -36,14 +36,14 @@ export class Evidence {
    * The same record is kept once. That the bytes could not be kept does not hide the damage.
    */
   async keep(
-    queue: QueueTag & { readonly name: string },
+    queue: QueueTag & { readonly label: string },
     seq: Seq,
     found: { readonly what: string; readonly value: Buffer | null; readonly cause?: unknown },
   ): Promise<AgentError> {
     if (found.value !== null) await this.#write(`${queue.tag}-${queue.lane}-${seq}.record`, found.value);
     return new AgentError(
       "SPOOL_CORRUPT",
-      `Record ${seq} of queue ${queue.name} is damaged: ${found.what}.`,
+      `Record ${seq} of queue ${queue.label} is damaged: ${found.what}.`,
       {
         cause: found.cause,
       },

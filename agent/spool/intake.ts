@@ -2,7 +2,7 @@
  * The way in: batches are taken while there is room, wait in their order while there is none, and
  * are encoded into the group that is being collected.
  */
-import type { Checkpoint, OutboundEvent } from "../change.ts";
+import type { Checkpoint, OutboundEvent, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { AppendBatch } from "../ports.ts";
 import type { Group, GroupCommit } from "./group-commit.ts";
@@ -43,11 +43,23 @@ export interface IntakeParts {
   readonly progressed: (checkpoint: Checkpoint, number: number) => void;
 }
 
+/** Events of one lane of a queue in the batch that is encoded. */
+class Gathered {
+  readonly events: OutboundEvent[] = [];
+  /** What each waits for in the other lane; without an entry nothing, as nearly all of the live lane. */
+  readonly otherLaneThrough: Seq[] = [];
+
+  clear(): void {
+    this.events.length = 0;
+    this.otherLaneThrough.length = 0;
+  }
+}
+
 export class Intake {
   readonly #parts: IntakeParts;
   readonly #keys = new QueueKeyWriter();
-  /** Events of the batch that is encoded, by queue; the arrays are kept, empty, between batches. */
-  readonly #byQueue = new Map<Queue, OutboundEvent[]>();
+  /** They are kept, empty, between batches. */
+  readonly #byQueue = new Map<Queue, Gathered>();
   readonly #waiting: WaitingBatch[] = [];
   #waitingBytes = 0;
   /** Batches taken so far: the number of the newest checkpoint. */
@@ -190,25 +202,31 @@ export class Intake {
     const { commit, queues, index } = this.#parts;
     const group = commit.open();
     for (const event of batch.events) {
-      const queue = queues.of(event.queue);
-      const events = this.#byQueue.get(queue);
-      if (events === undefined) this.#byQueue.set(queue, [event]);
-      else events.push(event);
+      const queue = queues.of(event.queue, event.lane);
+      let gathered = this.#byQueue.get(queue);
+      if (gathered === undefined) this.#byQueue.set(queue, (gathered = new Gathered()));
+      if (event.barrier || event.lane === "bulk") this.#bind(queue, gathered, event);
+      gathered.events.push(event);
     }
-    for (const [queue, events] of this.#byQueue) {
-      if (events.length === 0) continue;
-      this.#putRuns(group, queue, events);
-      events.length = 0;
+    for (const [queue, gathered] of this.#byQueue) {
+      if (gathered.events.length === 0) continue;
+      this.#putRuns(group, queue, gathered);
+      gathered.clear();
     }
     group.events += batch.events.length;
     if (batch.index !== undefined) index.addTo(group, batch.index);
   }
 
-  #putRuns(group: Group, queue: Queue, events: readonly OutboundEvent[]): void {
+  #bind(queue: Queue, { events, otherLaneThrough }: Gathered, event: OutboundEvent): void {
+    const pending = queue.other === null ? 0 : (this.#byQueue.get(queue.other)?.events.length ?? 0);
+    otherLaneThrough[events.length] = queue.bind(event, queue.assigned + events.length + 1, pending);
+  }
+
+  #putRuns(group: Group, queue: Queue, { events, otherLaneThrough }: Gathered): void {
     for (let from = 0; from < events.length;) {
       const to = endOfRun(events, from);
       const key = this.#keys.key(queue, queue.assigned + 1);
-      const value = this.#parts.encoder.run(key, events, { from, to });
+      const value = this.#parts.encoder.run(key, events, { from, to, otherLaneThrough });
       const bytes = RECORD_KEY_BYTES + value.length;
       group.batch.put(key, value);
       group.grown.set(queue, queue.assign(to - from, bytes, events[from]?.capturedAtMs ?? 0));

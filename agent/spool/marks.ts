@@ -5,12 +5,12 @@
  *
  * They are sparse, and kept only as far back as something waits to be delivered.
  */
-import type { Checkpoint, Seq } from "../change.ts";
+import type { Checkpoint, Lane, Seq } from "../change.ts";
 import type { Queue, Queues } from "./queue.ts";
 
 export interface Mark {
   readonly checkpoint: Checkpoint;
-  readonly ends: readonly (readonly [tag: number, last: Seq])[];
+  readonly ends: readonly (readonly [tag: number, lane: Lane, last: Seq])[];
 }
 
 export interface MarkTuning {
@@ -61,7 +61,8 @@ export class Marks {
   add(checkpoint: Checkpoint, nowMs: number): void {
     this.#bytesSince = 0;
     this.#lastMs = nowMs;
-    this.#marks.push({ checkpoint, ends: this.#queues.all.map(({ tag, assigned }) => [tag, assigned]) });
+    const ends = this.#queues.all.map(({ tag, lane, assigned }) => [tag, lane, assigned] as const);
+    this.#marks.push({ checkpoint, ends });
     const safe = this.safe();
     if (safe !== null) this.#marks.splice(0, this.#marks.indexOf(safe));
     if (this.#marks.length > MARKS_MAX) {
@@ -73,19 +74,19 @@ export class Marks {
   /** The newest mark that everything before it was delivered; null when there is none. */
   safe(): Mark | null {
     const isDone = (mark: Mark): boolean =>
-      mark.ends.every(([tag, last]) => last <= (this.#queues.byTag(tag)?.acked ?? Infinity));
+      mark.ends.every(([tag, lane, last]) => last <= (this.#queues.byTag(tag, lane)?.acked ?? Infinity));
     return this.#marks.findLast(isDone) ?? null;
   }
 
   /** The newest mark before the event. The way back ends where the source's history began anew. */
   before(queue: Queue, seq: Seq): Mark | null {
-    const mark = this.#marks.findLast((one) => endOf(one, queue.tag) < seq) ?? null;
+    const mark = this.#marks.findLast((one) => endOf(one, queue) < seq) ?? null;
     return mark?.checkpoint.epoch === this.#marks.at(-1)?.checkpoint.epoch ? mark : null;
   }
 
   /** The oldest mark that covers the event. */
   covering(queue: Queue, seq: Seq): Mark | null {
-    return this.#marks.find((mark) => endOf(mark, queue.tag) >= seq) ?? null;
+    return this.#marks.find((mark) => endOf(mark, queue) >= seq) ?? null;
   }
 
   /** Forgets those behind it: what they cover is read again, and gets other numbers. */
@@ -94,8 +95,8 @@ export class Marks {
   }
 }
 
-function endOf(mark: Mark, tag: number): Seq {
-  return mark.ends.find(([one]) => one === tag)?.[1] ?? 0;
+function endOf(mark: Mark, { tag, lane }: Queue): Seq {
+  return mark.ends.find(([one, its]) => one === tag && its === lane)?.[2] ?? 0;
 }
 
 function isSame(left: Checkpoint, right: Checkpoint): boolean {

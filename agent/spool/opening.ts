@@ -179,8 +179,9 @@ class Opening {
         return new Trouble("its checkpoint is missing", true);
     }
     const queues = stored.queues ?? { names: marker?.names ?? [] };
-    const known = new Set(queues.names.map(([tag]) => tag));
-    if ([...(progress?.ends ?? []), ...(cursors?.acked ?? [])].some(([tag]) => !known.has(tag)))
+    const known = new Set(queues.names.map(([tag, lane]) => `${tag} ${lane}`));
+    const named = [...(progress?.ends ?? []), ...(cursors?.acked ?? [])];
+    if (named.some(([tag, lane]) => !known.has(`${tag} ${lane}`)))
       return new Trouble("its table of queues is missing", true);
     return {
       format,
@@ -261,7 +262,8 @@ function progressOf(mark: Mark, stateId: number): ProgressRecord {
   return {
     stateId,
     checkpoint: mark.checkpoint,
-    ends: mark.ends.map(([tag, last]) => [tag, "live", last, 0]),
+    // What its records wait for in the other lane, and where the last barrier stood, a mark does not say.
+    ends: mark.ends.map(([tag, lane, last]) => [tag, lane, last, 0, last, last]),
   };
 }
 

@@ -3,7 +3,7 @@
  * them. They lie in a range of the database under the key they had in their queue, so quarantining
  * one again after a crash changes nothing, and their bytes are checked like any record's.
  */
-import type { Seq, SpooledEvent } from "../change.ts";
+import type { Lane, Seq, SpooledEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
 import type { QuarantinedEvent, QuarantineRoom, QuarantineVerdict } from "../ports.ts";
@@ -15,7 +15,7 @@ import type { GroupCommit } from "./group-commit.ts";
 import { metaKey, parseRecordKey, quarantineKey, quarantineRoom } from "./keys.ts";
 import { QuarantineEntries, type QuarantineEntry } from "./quarantine-entries.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { decodeJson, decodeQuarantined } from "./record.ts";
+import { decodeJson, decodeQuarantined, placeIn } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
 
 export interface QuarantineParts {
@@ -78,7 +78,7 @@ export class Quarantine implements QuarantineRoom {
 
   /** Durable when it resolves. */
   async add(event: SpooledEvent, verdict: QuarantineVerdict): Promise<void> {
-    const bytes = quarantineKey(this.#parts.queues.of(event.queue), event.seq);
+    const bytes = quarantineKey(this.#parts.queues.of(event.queue, event.lane), event.seq);
     const key = bytes.toString("hex");
     const known = this.#entries.get(key);
     const atMs = known?.atMs ?? this.#parts.clock.wallMs();
@@ -97,7 +97,7 @@ export class Quarantine implements QuarantineRoom {
   }
 
   accepted(event: SpooledEvent, sequence: string | null): void {
-    const queue = this.#parts.queues.find(event.queue);
+    const queue = this.#parts.queues.find(event.queue, event.lane);
     const own = queue === null ? undefined : this.#entries.get(hexKey(queue, event.seq));
     if (own !== undefined) this.#forget([own.key]);
     if (sequence !== null) this.#noteOvertaken(event, sequence);
@@ -129,13 +129,13 @@ export class Quarantine implements QuarantineRoom {
     }
   }
 
-  async get(queue: string, seq: Seq): Promise<QuarantinedEvent | null> {
-    const known = this.#parts.queues.find(queue);
+  async get(queue: string, seq: Seq, lane: Lane = "live"): Promise<QuarantinedEvent | null> {
+    const known = this.#parts.queues.find(queue, lane);
     return known === null ? null : this.#read(hexKey(known, seq));
   }
 
-  has(queue: string, seq: Seq): boolean {
-    const known = this.#parts.queues.find(queue);
+  has(queue: string, seq: Seq, lane: Lane = "live"): boolean {
+    const known = this.#parts.queues.find(queue, lane);
     return known !== null && this.#entries.get(hexKey(known, seq)) !== undefined;
   }
 
@@ -151,8 +151,8 @@ export class Quarantine implements QuarantineRoom {
     return [...ids];
   }
 
-  async drop(queue: string, seq: Seq): Promise<boolean> {
-    const known = this.#parts.queues.find(queue);
+  async drop(queue: string, seq: Seq, lane: Lane = "live"): Promise<boolean> {
+    const known = this.#parts.queues.find(queue, lane);
     const entry = known === null ? undefined : this.#entries.get(hexKey(known, seq));
     if (entry === undefined) return false;
     await this.#delete([entry.key]);
@@ -215,12 +215,12 @@ export class Quarantine implements QuarantineRoom {
 
   async #decode(key: Buffer, value: Buffer, overtakenBy: string | null): Promise<QuarantinedEvent> {
     const place = parseRecordKey(key);
-    const queue = place === null ? null : this.#parts.queues.byTag(place.tag);
+    const queue = place === null ? null : this.#parts.queues.byTag(place.tag, place.lane);
     if (place === null || queue === null) {
       throw new AgentError("SPOOL_CORRUPT", "A quarantined event belongs to no known queue.");
     }
     try {
-      const { verdict: text, event } = decodeQuarantined(key, value, { queue: queue.name, seq: place.seq });
+      const { verdict: text, event } = decodeQuarantined(key, value, placeIn(queue, place.seq));
       const stored: StoredVerdict = JSON.parse(text);
       const { quarantinedAtMs, ...verdict } = stored;
       return { event, verdict, quarantinedAtMs, overtakenBy };

@@ -1,5 +1,5 @@
-/** Cursors of one queue, and the list of all queues. Pure bookkeeping. */
-import type { Lane, Seq } from "../change.ts";
+/** Cursors of one lane of a queue, and the list of all of them. Pure bookkeeping. */
+import type { Lane, OutboundEvent, Seq } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { MAX_TAG } from "./keys.ts";
@@ -9,7 +9,13 @@ import type { QueueTag } from "./keys.ts";
 export class Queue implements QueueTag {
   readonly name: string;
   readonly tag: number;
-  readonly lane: Lane = "live";
+  readonly lane: Lane;
+  /** The other lane under the same name; null while there is none. */
+  other: Queue | null = null;
+  /** Number of the newest barrier that was given one; no event that waits for it needs to know more. */
+  barrierAt: Seq = 0;
+  /** Records up to here wait for nothing of the other lane: its numbers were given anew since. */
+  unboundThrough: Seq = 0;
   /** Last sequence number given out, also when its write is still under way. */
   assigned: Seq = 0;
   /** Last record that is on disk. */
@@ -31,9 +37,15 @@ export class Queue implements QueueTag {
   /** The first event that is damaged or missing, until it is healed (damages.ts). */
   damagedAt: Seq | null = null;
 
-  constructor(name: string, tag: number) {
+  constructor(name: string, tag: number, lane: Lane) {
     this.name = name;
     this.tag = tag;
+    this.lane = lane;
+  }
+
+  /** How messages name it. */
+  get label(): string {
+    return this.lane === "live" ? this.name : `${this.name} (${this.lane})`;
   }
 
   get pendingEvents(): number {
@@ -57,6 +69,10 @@ export class Queue implements QueueTag {
     this.assigned = last;
     this.durable = last;
     this.damagedAt = null;
+    this.barrierAt = Math.min(this.barrierAt, last);
+    // What follows gets numbers that records of the other lane know as those of earlier events: to wait
+    // for them could be to wait for what waits for oneself.
+    if (this.other !== null) this.other.unboundThrough = this.other.assigned;
     this.forgetRecordsFrom(last + 1);
     if (this.acked === last) this.oldestCapturedAtMs = null;
   }
@@ -69,6 +85,16 @@ export class Queue implements QueueTag {
       cut = true;
     }
     if (cut && (this.#recordEnds.at(-1) ?? this.trimmed) < seq - 1) this.#recordEnds.push(seq - 1);
+  }
+
+  /**
+   * What the event that gets this number waits for in the other lane, of which `pending` events have
+   * their numbers still to come (`SpooledEvent.otherLaneThrough`). To be asked in the order of appending.
+   */
+  bind(event: OutboundEvent, seq: Seq, pending: number): Seq {
+    if (!event.barrier) return this.lane === "live" ? 0 : (this.other?.barrierAt ?? 0);
+    this.barrierAt = seq;
+    return this.other === null ? 0 : this.other.assigned + pending;
   }
 
   /** Gives the next numbers to a record of so many events; says the last of them. */
@@ -147,13 +173,13 @@ export class Queue implements QueueTag {
   }
 }
 
-/** All queues, by name and in the order of their tags. */
+/** All lanes of all queues, by name and in the order in which they were made. */
 export class Queues {
-  readonly #byName = new Map<string, Queue>();
-  readonly #byTag = new Map<number, Queue>();
+  readonly #liveByName = new Map<string, Queue>();
+  readonly #liveByTag = new Map<number, Queue>();
   readonly #all: Queue[] = [];
   #nextTag = 1;
-  /** A name was given a tag that is not on disk yet. */
+  /** A name was given a tag, or a lane to one, that is not on disk yet. */
   namesChanged = false;
 
   get all(): readonly Queue[] {
@@ -162,43 +188,52 @@ export class Queues {
 
   /** Before the state is read once more. */
   clear(): void {
-    this.#byName.clear();
-    this.#byTag.clear();
+    this.#liveByName.clear();
+    this.#liveByTag.clear();
     this.#all.length = 0;
     this.#nextTag = 1;
   }
 
-  byTag(tag: number): Queue | null {
-    return this.#byTag.get(tag) ?? null;
+  byTag(tag: number, lane: Lane): Queue | null {
+    return laneOf(this.#liveByTag.get(tag), lane);
   }
 
-  find(name: string): Queue | null {
-    return this.#byName.get(name) ?? null;
+  find(name: string, lane: Lane): Queue | null {
+    return laneOf(this.#liveByName.get(name), lane);
   }
 
-  /** The queue of that name; a new one gets the next tag. */
-  of(name: string): Queue {
-    const known = this.#byName.get(name);
-    if (known !== undefined) return known;
-    const queue = this.restore(name, this.#nextTag);
+  /** The queue of that name; a new one gets the next tag, and its live lane comes first. */
+  of(name: string, lane: Lane): Queue {
+    const live = this.#liveByName.get(name);
+    const known = laneOf(live, lane);
+    if (known !== null) return known;
     this.namesChanged = true;
-    return queue;
+    const made = live ?? this.restore(name, this.#nextTag, "live");
+    return lane === "live" ? made : this.restore(name, made.tag, lane);
   }
 
-  restore(name: string, tag: number): Queue {
+  /** Puts one in as the state names it. Throws SPOOL_CORRUPT where that cannot be. */
+  restore(name: string, tag: number, lane: Lane): Queue {
     assert(tag <= MAX_TAG, "there are fewer than 65,536 queues");
-    if (this.#byTag.has(tag) || this.#byName.has(name)) {
-      throw new AgentError(
-        "SPOOL_CORRUPT",
-        `The spool's table of queues names "${name}" or tag ${tag} twice.`,
-      );
-    }
-    const queue = new Queue(name, tag);
-    this.#byName.set(name, queue);
-    this.#byTag.set(tag, queue);
+    const queue = new Queue(name, tag, lane);
+    if (lane === "live") this.#addLive(queue);
+    else this.#addBulk(queue);
     this.#all.push(queue);
     this.#nextTag = Math.max(this.#nextTag, tag + 1);
     return queue;
+  }
+
+  #addLive(queue: Queue): void {
+    if (this.#liveByTag.has(queue.tag) || this.#liveByName.has(queue.name)) throw namedTwice(queue);
+    this.#liveByName.set(queue.name, queue);
+    this.#liveByTag.set(queue.tag, queue);
+  }
+
+  #addBulk(queue: Queue): void {
+    const live = this.#liveByTag.get(queue.tag);
+    if (live === undefined || live.name !== queue.name || live.other !== null) throw namedTwice(queue);
+    live.other = queue;
+    queue.other = live;
   }
 
   /** Records that were given out and not acknowledged. */
@@ -214,4 +249,16 @@ export class Queues {
     for (const queue of this.#all) pending += queue.pendingBytes;
     return pending;
   }
+}
+
+function laneOf(live: Queue | undefined, lane: Lane): Queue | null {
+  if (live === undefined || lane === "live") return live ?? null;
+  return live.other;
+}
+
+function namedTwice({ label, tag }: Queue): AgentError {
+  return new AgentError(
+    "SPOOL_CORRUPT",
+    `The spool's table of queues names "${label}" or tag ${tag} twice, or a bulk lane alone.`,
+  );
 }

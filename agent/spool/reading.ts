@@ -8,7 +8,7 @@ import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
 import { parseRecordKey, queueKey } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
-import { RunReader } from "./record.ts";
+import { placeIn, RunReader } from "./record.ts";
 
 /**
  * A record is found by the number of its first event, which is the one after the last of the record
@@ -86,7 +86,7 @@ export class QueueRecords {
   async #load(queue: Queue, seq: Seq): Promise<RunReader> {
     const { first, value } = (await this.#at(queue, seq)) ?? (await this.#around(queue, seq));
     try {
-      const run = new RunReader(queueKey(queue, first), value, { queue: queue.name, seq: first });
+      const run = new RunReader(queueKey(queue, first), value, placeIn(queue, first));
       if (run.last < seq) throw await this.#missing(queue, seq);
       // Events behind the durable end belong to no checkpoint.
       if (run.last > queue.durable) throw await this.#uncovered(queue, run.last, value);
@@ -132,7 +132,7 @@ export class QueueRecords {
     if (isCorruption(cause)) {
       return this.#evidence.keep(queue, seq, { what: "its table is damaged", value: null, cause });
     }
-    return new AgentError("SPOOL_IO", `Record ${seq} of queue ${queue.name} cannot be read.`, { cause });
+    return new AgentError("SPOOL_IO", `Record ${seq} of queue ${queue.label} cannot be read.`, { cause });
   }
 
   /** Rejects with the damage that a failed decode found, with the bytes kept. */

@@ -23,7 +23,7 @@
  */
 import { crc32 } from "node:zlib";
 import { STATE_FORMAT_VERSION } from "../change.ts";
-import type { OutboundEvent, Seq, SpooledEvent } from "../change.ts";
+import type { Lane, OutboundEvent, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { type EventPlace, eventBodyBound, readEventBody, writeEventBody } from "./event-body.ts";
@@ -43,6 +43,13 @@ export const VOID_RUN_MAX = 16_384;
 export interface RunBounds {
   readonly from: number;
   readonly to: number;
+  /** What each of the given events waits for in the other lane; without an entry nothing. */
+  readonly otherLaneThrough?: readonly Seq[];
+}
+
+/** Where the event with this number stands. */
+export function placeIn(queue: { readonly name: string; readonly lane: Lane }, seq: Seq): EventPlace {
+  return { queue: queue.name, lane: queue.lane, seq };
 }
 
 /** At least the bytes that the event takes in a run. */
@@ -58,7 +65,7 @@ export class RecordEncoder {
   #slab: Buffer = Buffer.allocUnsafeSlow(64 * 1024);
 
   /** The value of the run events[from, to) under the key of its first. */
-  run(key: Buffer, events: readonly OutboundEvent[], { from, to }: RunBounds): Buffer {
+  run(key: Buffer, events: readonly OutboundEvent[], { from, to, otherLaneThrough }: RunBounds): Buffer {
     assert(from < to, "a run has an event");
     let bound = FRAME_BYTES + RUN_HEADER_BYTES;
     for (let at = from; at < to; at++) bound += eventBound(events[at]);
@@ -69,7 +76,7 @@ export class RecordEncoder {
       const event = events[at];
       if (event === undefined) continue;
       const start = end + LENGTH_BYTES;
-      end = writeEventBody(slab, start, event);
+      end = writeEventBody(slab, start, event, otherLaneThrough?.[at] ?? 0);
       slab.writeUInt32BE(end - start, start - LENGTH_BYTES);
     }
     return seal(slab, key, end);
@@ -89,7 +96,7 @@ export class RecordEncoder {
     const slab = this.#slabOf(FRAME_BYTES + 4 + verdict.length + eventBodyBound(event));
     slab.writeUInt32BE(verdict.length, FRAME_BYTES);
     verdict.copy(slab, FRAME_BYTES + 4);
-    return seal(slab, key, writeEventBody(slab, FRAME_BYTES + 4 + verdict.length, event));
+    return seal(slab, key, writeEventBody(slab, FRAME_BYTES + 4 + verdict.length, event, 0));
   }
 
   /** Any body under its key. */
@@ -148,15 +155,17 @@ export class RunReader {
   readonly last: Seq;
   readonly #body: Buffer;
   readonly #queue: string;
+  readonly #lane: Lane;
   #at = RUN_HEADER_BYTES;
   #next: Seq;
 
   /** Throws DamagedRecord. */
-  constructor(key: Buffer, value: Buffer, { queue, seq }: EventPlace) {
+  constructor(key: Buffer, value: Buffer, { queue, lane, seq }: EventPlace) {
     this.#body = openFrame(key, value);
     const count = this.#body.length < RUN_HEADER_BYTES ? 0 : this.#body.readUInt32BE(0);
     if (count === 0) throw new DamagedRecord("unreadable header");
     this.#queue = queue;
+    this.#lane = lane;
     this.first = seq;
     this.last = seq + count - 1;
     this.#next = seq;
@@ -180,7 +189,7 @@ export class RunReader {
     assert(this.#next <= this.last, "a run is not read beyond its end");
     const start = this.#at + LENGTH_BYTES;
     const end = start + this.#length();
-    const place = { queue: this.#queue, seq: this.#next };
+    const place = { queue: this.#queue, lane: this.#lane, seq: this.#next };
     const event = start === end ? null : readEventBody(this.#body.subarray(start, end), place);
     this.#at = end;
     this.#next += 1;

@@ -2,7 +2,7 @@
  * Puts the stored cursors into the queues and compares them with the records: what no checkpoint
  * covers is removed, head and tail of each queue are proven. The rest is proven while it is read.
  */
-import type { Seq } from "../change.ts";
+import type { Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { entriesOf, isCorruption } from "./database.ts";
@@ -12,7 +12,7 @@ import { MAX_SEQ, MAX_TAG, parseRecordKey, queueKey } from "./keys.ts";
 import type { KeyBounds } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { QueueRecords, recordAtOrBefore } from "./reading.ts";
-import { RunReader } from "./record.ts";
+import { placeIn, RunReader } from "./record.ts";
 import type { CursorsRecord, ProgressRecord, QueuesRecord } from "./state.ts";
 
 /** A state whose parts fit together. */
@@ -41,14 +41,16 @@ export async function restoreQueues(
   state: CoherentState,
   parts: RestoringParts,
 ): Promise<FoundDamage[]> {
-  for (const [tag, name] of state.queues.names) queues.restore(name, tag);
-  for (const [tag, , last, appendedBytes] of state.progress?.ends ?? []) {
-    const queue = knownQueue(queues, tag);
+  for (const [tag, lane, name] of state.queues.names) queues.restore(name, tag, lane);
+  for (const [tag, lane, last, appendedBytes, barrierAt, unboundThrough] of state.progress?.ends ?? []) {
+    const queue = knownQueue(queues, tag, lane);
     queue.assigned = last;
     queue.appendedBytes = appendedBytes;
+    queue.barrierAt = barrierAt;
+    queue.unboundThrough = unboundThrough;
   }
-  for (const [tag, , acked, ackedBytes] of state.cursors.acked) {
-    const queue = knownQueue(queues, tag);
+  for (const [tag, lane, acked, ackedBytes] of state.cursors.acked) {
+    const queue = knownQueue(queues, tag, lane);
     queue.acked = acked;
     // A checkpoint can be older than the cursors when the end of the log was lost; the records are
     // then read again from the binlog and get new numbers.
@@ -63,6 +65,7 @@ export async function restoreQueues(
       if (state.cursorsLost) queue.acked = await beforeFirst(queue, parts.database);
       const damage = await verifyQueue(queue, parts);
       if (damage !== null) damages.push(damage);
+      if (queue.lane === "live" && queue.other === null) await removeUnknownLane(queue, parts.database);
     }
     // A queue whose name is unknown is in no checkpoint.
     const lastTag = queues.all.reduce((tag, queue) => Math.max(tag, queue.tag), 0);
@@ -76,13 +79,19 @@ export async function restoreQueues(
   return damages;
 }
 
-function knownQueue(queues: Queues, tag: number): Queue {
-  const queue = queues.byTag(tag);
+function knownQueue(queues: Queues, tag: number, lane: Lane): Queue {
+  const queue = queues.byTag(tag, lane);
   if (queue !== null) return queue;
   throw new AgentError(
     "SPOOL_CORRUPT",
-    `The spool's state names a queue ${tag} that its table of queues does not.`,
+    `The spool's state names a ${lane} queue ${tag} that its table of queues does not.`,
   );
+}
+
+/** A bulk lane that the state does not name is in no checkpoint. */
+async function removeUnknownLane({ tag }: Queue, database: Database): Promise<void> {
+  const unknown = { tag, lane: "bulk" } as const;
+  await removeUncovered(database, { gte: queueKey(unknown, 0), lte: queueKey(unknown, MAX_SEQ) });
 }
 
 async function verifyQueue(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
@@ -116,7 +125,7 @@ async function verifyTail(queue: Queue, parts: RestoringParts): Promise<FoundDam
   const { first, value } = found;
   const at = Math.max(first, queue.acked + 1);
   try {
-    const run = new RunReader(queueKey(queue, first), value, { queue: queue.name, seq: first });
+    const run = new RunReader(queueKey(queue, first), value, placeIn(queue, first));
     if (run.last === queue.durable) return null;
     if (run.last > queue.durable) return { queue, seq: at, what: "no checkpoint covers it" };
     return { queue, seq: Math.max(run.last, queue.acked) + 1, what: "it is missing" };

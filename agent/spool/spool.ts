@@ -3,15 +3,15 @@
  *
  * Guarantees: an append that resolved was fsync'd, its events and its checkpoint in one atomic
  * batch (invariant 1). Records of a queue are numbered 1, 2, 3, ... without gaps; a record is
- * delivered only when version, checksum, key and number are right (invariant 8). Queues do not
- * affect one another (invariant 4). Everything is bounded (invariant 7). A write that fails ends
+ * delivered only when version, checksum, key and number are right (invariant 8). Queues, and the two
+ * lanes of one, do not affect one another (invariant 4). Everything is bounded (invariant 7). A write that fails ends
  * the spool: every later call rejects with that error, and the state has to be opened again.
  *
  * The caller owes: one process per state directory, `close` at the end, and reads that begin at or
  * after what was acknowledged.
  */
 import { STATE_FORMAT_VERSION } from "../change.ts";
-import type { Checkpoint, Seq, SpooledEvent } from "../change.ts";
+import type { Checkpoint, Lane, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type {
@@ -43,7 +43,7 @@ import { Queues } from "./queue.ts";
 import { QueueRecords, refreshOldest } from "./reading.ts";
 import { RecordEncoder } from "./record.ts";
 import type { SpoolOptions } from "./spool-options.ts";
-import { spoolStats } from "./stats.ts";
+import { queueState, spoolStats } from "./stats.ts";
 import { StateWriter } from "./state-writer.ts";
 import { DELETES_PER_WRITE, Trim, trimTuning } from "./trim.ts";
 import { UsageWatch } from "./usage-watch.ts";
@@ -193,7 +193,7 @@ export class Spool implements SpoolWriter, QueueReader {
         createdMs: this.#stateId,
         epoch: this.#checkpoint?.epoch ?? 0,
         checkpoint: this.#marks.safe()?.checkpoint ?? null,
-        names: this.#queues.all.map(({ tag, name }) => [tag, name]),
+        names: this.#queues.all.map(({ tag, lane, name }) => [tag, lane, name]),
         values: this.meta.values,
       }),
     });
@@ -213,17 +213,12 @@ export class Spool implements SpoolWriter, QueueReader {
   }
 
   queues(): readonly QueueState[] {
-    return this.#queues.all.map((queue) => ({
-      queue: queue.name,
-      acked: queue.acked,
-      last: queue.durable,
-      readable: queue.readable,
-    }));
+    return this.#queues.all.map(queueState);
   }
 
-  async read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {
+  async read(queue: string, after: Seq, limits: ReadLimits, lane: Lane = "live"): Promise<SpooledEvent[]> {
     this.#assertUsable();
-    const found = this.#queues.find(queue);
+    const found = this.#queues.find(queue, lane);
     if (found === null) return [];
     assert(after >= found.acked, "a read begins at or after what was acknowledged");
     try {
@@ -237,8 +232,8 @@ export class Spool implements SpoolWriter, QueueReader {
     }
   }
 
-  ack(queue: string, through: Seq): void {
-    const found = this.#queues.find(queue);
+  ack(queue: string, through: Seq, lane: Lane = "live"): void {
+    const found = this.#queues.find(queue, lane);
     assert(found !== null, "only a known queue is acknowledged");
     if (found.ack(through) > 0) this.#state.cursorsDirty = true;
   }

@@ -34,7 +34,7 @@ export class StateWriter {
     const { queues, marks, clock } = this.#parts;
     if (queues.namesChanged) {
       queues.namesChanged = false;
-      const record: QueuesRecord = { names: queues.all.map(({ tag, name }) => [tag, name]) };
+      const record: QueuesRecord = { names: queues.all.map(({ tag, lane, name }) => [tag, lane, name]) };
       this.#put(group, queuesKey, record);
     }
     if (group.checkpoint !== null) {
@@ -63,6 +63,8 @@ export class StateWriter {
         queue.lane,
         queue.assigned,
         queue.appendedBytes,
+        queue.barrierAt,
+        queue.unboundThrough,
       ]),
     };
     this.#put(group, progressKey, record);

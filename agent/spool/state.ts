@@ -23,9 +23,9 @@ export interface FormatRecord {
   readonly createdMs: number;
 }
 
-/** Names of the queues. A tag is never given twice. */
+/** Names and lanes of the queues, the live lane first. A tag is never given to two names. */
 export interface QueuesRecord {
-  readonly names: readonly (readonly [tag: number, name: string])[];
+  readonly names: readonly (readonly [tag: number, lane: Lane, name: string])[];
 }
 
 /**
@@ -36,8 +36,18 @@ export interface ProgressRecord {
   /** Which state wrote it: files of two states in one directory would give a third. */
   readonly stateId: number;
   readonly checkpoint: Checkpoint;
-  readonly ends: readonly (readonly [tag: number, lane: Lane, last: Seq, appendedBytes: number])[];
+  readonly ends: readonly QueueEnd[];
 }
+
+/** Where a lane of a queue ends, and what its records and later ones wait for (queue.ts). */
+export type QueueEnd = readonly [
+  tag: number,
+  lane: Lane,
+  last: Seq,
+  appendedBytes: number,
+  barrierAt: Seq,
+  unboundThrough: Seq,
+];
 
 /** Places to go back to, oldest first. */
 export interface MarksRecord {

@@ -1,8 +1,8 @@
 /** The spool's figures, from memory. */
-import type { SpoolStats } from "../ports.ts";
+import type { QueueState, SpoolStats } from "../ports.ts";
 import type { FsyncTimes } from "./fsync-times.ts";
 import type { IntakeGate, SpoolLimits } from "./limits.ts";
-import type { Queues } from "./queue.ts";
+import type { Queue, Queues } from "./queue.ts";
 
 export interface StatsParts {
   readonly queues: Queues;
@@ -18,10 +18,7 @@ export interface StatsParts {
 export function spoolStats(parts: StatsParts): SpoolStats {
   const { gate, limits, fsyncs } = parts;
   const queues = parts.queues.all.map((queue) => ({
-    queue: queue.name,
-    acked: queue.acked,
-    last: queue.durable,
-    readable: queue.readable,
+    ...queueState(queue),
     events: queue.durable - queue.acked,
     bytes: Math.round(queue.pendingBytes),
     oldestCapturedAtMs: queue.acked < queue.durable ? queue.oldestCapturedAtMs : null,
@@ -44,4 +41,10 @@ export function spoolStats(parts: StatsParts): SpoolStats {
     quarantined: parts.quarantined,
     lossesAtOpen: parts.lossesAtOpen,
   };
+}
+
+/** How far one lane of a queue has come. */
+export function queueState(queue: Queue): QueueState {
+  const { name, lane, acked, durable: last, readable, unboundThrough } = queue;
+  return { queue: name, lane, acked, last, readable, unboundThrough };
 }

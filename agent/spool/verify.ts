@@ -2,7 +2,7 @@
  * Offline proof of a whole spool: every record of every queue, the quarantine and the index, read
  * once in the order of their keys. For `spool verify`, while no agent runs.
  */
-import type { Seq } from "../change.ts";
+import type { Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { entriesOf, isCorruption, levelDatabase, openError } from "./database.ts";
 import type { Database, KeyRange } from "./database.ts";
@@ -11,19 +11,21 @@ import { databasePath, missingFile } from "./opening.ts";
 import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
 import { DamagedRecord } from "./damaged-record.ts";
-import { decodeQuarantined, openFrame, RunReader } from "./record.ts";
+import { decodeQuarantined, openFrame, placeIn, RunReader } from "./record.ts";
 import { readMarker } from "./marker.ts";
 import { readState, refuseNewer } from "./state.ts";
 
 export interface SpoolFault {
   /** "" where no queue is known. */
   readonly queue: string;
+  readonly lane: Lane | null;
   readonly seq: Seq | null;
   readonly what: string;
 }
 
 export interface QueueReport {
   readonly queue: string;
+  readonly lane: Lane;
   readonly acked: Seq;
   readonly last: Seq;
   /** Sound records that wait. */
@@ -66,7 +68,7 @@ export async function verifySpool(stateDir: string): Promise<SpoolReport> {
 }
 
 function unopened(what: string): SpoolReport {
-  const faults = [{ queue: "", seq: null, what: `the database: ${what}` }];
+  const faults = [{ queue: "", lane: null, seq: null, what: `the database: ${what}` }];
   return { queues: [], quarantined: 0, indexRecords: 0, faults };
 }
 
@@ -95,7 +97,7 @@ class Verification {
       try {
         openFrame(key, value);
       } catch (error) {
-        this.#fault({ queue: "", seq: null, what: `an index record: ${sentenceOf(error)}` });
+        this.#fault({ queue: "", lane: null, seq: null, what: `an index record: ${sentenceOf(error)}` });
       }
     });
     return { queues: [...this.#reports.values()], quarantined, indexRecords, faults: this.#faults };
@@ -104,16 +106,17 @@ class Verification {
   async #restore(): Promise<void> {
     const state = await readState(this.#database);
     for (const record of state.damaged) {
-      this.#fault({ queue: "", seq: null, what: `the state's record ${record}` });
+      this.#fault({ queue: "", lane: null, seq: null, what: `the state's record ${record}` });
     }
-    if (state.format === null) this.#fault({ queue: "", seq: null, what: "the state's format is missing" });
-    for (const [tag, name] of state.queues?.names ?? []) this.#queues.restore(name, tag);
-    for (const [tag, , acked] of state.cursors?.acked ?? []) {
-      const queue = this.#queues.byTag(tag);
+    if (state.format === null)
+      this.#fault({ queue: "", lane: null, seq: null, what: "the state's format is missing" });
+    for (const [tag, lane, name] of state.queues?.names ?? []) this.#queues.restore(name, tag, lane);
+    for (const [tag, lane, acked] of state.cursors?.acked ?? []) {
+      const queue = this.#queues.byTag(tag, lane);
       if (queue !== null) queue.acked = acked;
     }
-    for (const [tag, , last] of state.progress?.ends ?? []) {
-      const queue = this.#queues.byTag(tag);
+    for (const [tag, lane, last] of state.progress?.ends ?? []) {
+      const queue = this.#queues.byTag(tag, lane);
       if (queue !== null) queue.durable = last;
     }
     for (const queue of this.#queues.all) {
@@ -121,6 +124,7 @@ class Verification {
       this.#next.set(queue, queue.acked + 1);
       this.#reports.set(queue, {
         queue: queue.name,
+        lane: queue.lane,
         acked: queue.acked,
         last: queue.durable,
         events: 0,
@@ -141,21 +145,21 @@ class Verification {
       }
     } catch (error) {
       if (!isCorruption(error)) throw error;
-      this.#fault({ queue: "", seq: null, what: "a table of the database is damaged" });
+      this.#fault({ queue: "", lane: null, seq: null, what: "a table of the database is damaged" });
     }
     return count;
   }
 
   #event(key: Buffer, value: Buffer): void {
     const place = parseRecordKey(key);
-    const queue = place === null ? null : this.#queues.byTag(place.tag);
+    const queue = place === null ? null : this.#queues.byTag(place.tag, place.lane);
     if (place === null || queue === null) {
-      this.#fault({ queue: "", seq: place?.seq ?? null, what: "a record of an unknown queue" });
+      this.#fault({ queue: "", lane: null, seq: place?.seq ?? null, what: "a record of an unknown queue" });
       return;
     }
     let run: RunReader;
     try {
-      run = new RunReader(key, value, { queue: queue.name, seq: place.seq });
+      run = new RunReader(key, value, placeIn(queue, place.seq));
     } catch (error) {
       this.#damagedRun(queue, place.seq, sentenceOf(error));
       return;
@@ -164,7 +168,7 @@ class Verification {
     try {
       while (run.next <= run.last) run.read();
     } catch (error) {
-      this.#fault({ queue: queue.name, seq: run.next, what: sentenceOf(error) });
+      this.#fault({ queue: queue.name, lane: queue.lane, seq: run.next, what: sentenceOf(error) });
       return;
     }
     // Events that are acknowledged stand in a record until all of it is.
@@ -179,7 +183,7 @@ class Verification {
     if (run.last <= queue.acked) return;
     const next = this.#next.get(queue) ?? run.first;
     if (run.last > queue.durable)
-      this.#fault({ queue: queue.name, seq: run.last, what: "no checkpoint covers it" });
+      this.#fault({ queue: queue.name, lane: queue.lane, seq: run.last, what: "no checkpoint covers it" });
     else if (run.first > next && !this.#afterDamage.has(queue)) this.#missing(queue, next, run.first - 1);
     this.#afterDamage.delete(queue);
     this.#next.set(queue, run.last + 1);
@@ -190,25 +194,26 @@ class Verification {
     if (queue.acked >= seq && queue.acked === queue.durable) return;
     const next = this.#next.get(queue) ?? seq;
     if (seq > next) this.#missing(queue, next, seq - 1);
-    this.#fault({ queue: queue.name, seq, what });
+    this.#fault({ queue: queue.name, lane: queue.lane, seq, what });
     this.#next.set(queue, Math.max(next, seq + 1));
     this.#afterDamage.add(queue);
   }
 
   #quarantined(key: Buffer, value: Buffer): void {
     const place = parseRecordKey(key);
-    const queue = place === null ? "" : (this.#queues.byTag(place.tag)?.name ?? "");
+    const lane = place?.lane ?? "live";
+    const queue = place === null ? "" : (this.#queues.byTag(place.tag, lane)?.name ?? "");
     const seq = place?.seq ?? null;
     try {
-      decodeQuarantined(key, value, { queue, seq: seq ?? 0 });
+      decodeQuarantined(key, value, { queue, lane, seq: seq ?? 0 });
     } catch (error) {
-      this.#fault({ queue, seq, what: `in quarantine: ${sentenceOf(error)}` });
+      this.#fault({ queue, lane, seq, what: `in quarantine: ${sentenceOf(error)}` });
     }
   }
 
   #missing(queue: Queue, from: Seq, through: Seq): void {
     const what = from === through ? "it is missing" : `it is missing, as is all up to ${through}`;
-    this.#fault({ queue: queue.name, seq: from, what });
+    this.#fault({ queue: queue.name, lane: queue.lane, seq: from, what });
   }
 
   #fault(fault: SpoolFault): void {

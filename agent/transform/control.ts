@@ -349,6 +349,7 @@ export class ControlEvents implements ControlEncoder {
     return {
       kind: "control",
       queue: made.queue,
+      lane: "live",
       topic: this.#topics.control,
       table: "",
       op: "",

@@ -289,6 +289,7 @@ function outbound(
   return {
     kind: "entity",
     queue: plan.topic,
+    lane: "live",
     topic: plan.topic,
     table: plan.table,
     op: change.op,

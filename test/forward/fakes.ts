@@ -1,6 +1,6 @@
 /** Stand-ins for the rooms around the forwarder: a spool in memory, encoder, observer. */
 import assert from "node:assert/strict";
-import type { OutboundEvent, Seq, SpooledEvent } from "../../agent/change.ts";
+import type { Lane, OutboundEvent, Seq, SpooledEvent } from "../../agent/change.ts";
 import type {
   ControlEncoder,
   ForwardObserver,
@@ -26,6 +26,7 @@ export const CONTROL = "migration.control";
 export interface EventFields {
   readonly key: string;
   readonly queue?: string;
+  readonly lane?: Lane;
   readonly topic?: string;
   readonly barrier?: boolean;
   readonly oversize?: boolean;
@@ -42,6 +43,7 @@ export function eventOf(fields: EventFields): OutboundEvent {
   return {
     kind: fields.barrier === true ? "control" : "entity",
     queue,
+    lane: fields.lane ?? "live",
     topic: fields.topic ?? queue,
     table: "sales_order",
     op: fields.op ?? "u",
@@ -68,8 +70,8 @@ export class MemoryQuarantine implements QuarantineRoom {
     this.events = [...others, { event, verdict, quarantinedAtMs: 0, overtakenBy: null }];
   }
 
-  has(queue: string, seq: Seq): boolean {
-    return this.events.some(({ event }) => event.queue === queue && event.seq === seq);
+  has(queue: string, seq: Seq, lane: Lane = "live"): boolean {
+    return this.events.some(({ event }) => event.queue === queue && event.seq === seq && event.lane === lane);
   }
 
   async find(id: string): Promise<QuarantinedEvent | null> {
@@ -93,42 +95,76 @@ export class MemoryQuarantine implements QuarantineRoom {
 }
 
 function isSame(one: SpooledEvent, other: SpooledEvent): boolean {
-  return one.queue === other.queue && one.seq === other.seq;
+  return one.queue === other.queue && one.lane === other.lane && one.seq === other.seq;
+}
+
+class MemoryLane {
+  readonly queue: string;
+  readonly lane: Lane;
+  readonly events: SpooledEvent[] = [];
+  acked: Seq = 0;
+  barrierAt: Seq = 0;
+  unboundThrough: Seq = 0;
+
+  constructor(queue: string, lane: Lane) {
+    this.queue = queue;
+    this.lane = lane;
+  }
+
+  push(event: OutboundEvent, other: MemoryLane | null): void {
+    const seq = this.events.length + 1;
+    const barrierBefore = this.lane === "bulk" ? (other?.barrierAt ?? 0) : 0;
+    const otherLaneThrough = event.barrier ? (other?.events.length ?? 0) : barrierBefore;
+    if (event.barrier) this.barrierAt = seq;
+    this.events.push({ ...event, seq, otherLaneThrough });
+  }
+
+  state(): QueueState {
+    const { queue, lane, acked, unboundThrough } = this;
+    const last = this.events.length;
+    return { queue, lane, acked, last, readable: last, unboundThrough };
+  }
 }
 
 /** A spool without a disk, which checks what the forwarder owes it. */
 export class MemoryQueues implements QueueReader {
-  readonly #queues = new Map<string, { events: SpooledEvent[]; acked: Seq }>();
+  /** The live lane of a queue before its bulk lane. */
+  readonly #lanes = new Map<string, MemoryLane>();
   readonly #listeners = new Set<(queues: readonly string[]) => void>();
   readonly quarantined = new MemoryQuarantine();
   /** Asked at each acknowledgement whether everything up to there is done. */
-  onAck: (queue: string, through: Seq) => void = () => undefined;
+  onAck: (queue: string, through: Seq, lane: Lane) => void = () => undefined;
   failReadWith: Error | null = null;
 
   append(...events: readonly OutboundEvent[]): void {
+    this.appendAll(events);
+  }
+
+  /** As `append`, for more than fit into a call's arguments. */
+  appendAll(events: readonly OutboundEvent[]): void {
+    const names = new Set<string>();
     for (const event of events) {
-      const queue = this.#queueOf(event.queue);
-      queue.events.push({ ...event, seq: queue.events.length + 1 });
+      const other = this.#find(event.queue, event.lane === "live" ? "bulk" : "live");
+      this.#laneOf(event.queue, event.lane).push(event, other);
+      names.add(event.queue);
     }
-    const names = events.map((event) => event.queue);
+    this.tellGrown([...names]);
+  }
+
+  tellGrown(names: readonly string[]): void {
     for (const listener of this.#listeners) listener(names);
   }
 
   queues(): readonly QueueState[] {
-    return [...this.#queues].map(([queue, { events, acked }]) => ({
-      queue,
-      acked,
-      last: events.length,
-      readable: events.length,
-    }));
+    return Array.from(this.#lanes.values(), (lane) => lane.state());
   }
 
-  async read(queue: string, after: Seq, limits: ReadLimits): Promise<SpooledEvent[]> {
+  async read(queue: string, after: Seq, limits: ReadLimits, lane: Lane): Promise<SpooledEvent[]> {
     await new Promise((resolve) => setImmediate(resolve));
     if (this.failReadWith !== null) throw this.failReadWith;
     const read: SpooledEvent[] = [];
     let bytes = 0;
-    for (const event of this.#queueOf(queue).events.slice(after, after + limits.maxEvents)) {
+    for (const event of this.#laneOf(queue, lane).events.slice(after, after + limits.maxEvents)) {
       bytes += event.payload.length;
       if (bytes > limits.maxBytes && read.length > 0) break;
       read.push(event);
@@ -136,10 +172,10 @@ export class MemoryQueues implements QueueReader {
     return read;
   }
 
-  ack(queue: string, through: Seq): void {
-    const state = this.#queueOf(queue);
+  ack(queue: string, through: Seq, lane: Lane): void {
+    const state = this.#laneOf(queue, lane);
     assert.ok(through > state.acked && through <= state.events.length, "an acknowledgement moves forwards");
-    this.onAck(queue, through);
+    this.onAck(queue, through, lane);
     state.acked = through;
   }
 
@@ -153,18 +189,32 @@ export class MemoryQueues implements QueueReader {
     return () => this.#listeners.delete(listener);
   }
 
-  eventsOf(queue: string): readonly SpooledEvent[] {
-    return this.#queueOf(queue).events;
+  eventsOf(queue: string, lane: Lane = "live"): readonly SpooledEvent[] {
+    return this.#laneOf(queue, lane).events;
+  }
+
+  /** As after a rewind of the live lane: what the bulk lane holds waits for nothing there any more. */
+  unbindBulk(queue: string): void {
+    const bulk = this.#laneOf(queue, "bulk");
+    bulk.unboundThrough = bulk.events.length;
+    this.tellGrown([queue]);
   }
 
   isEmpty(): boolean {
     return this.queues().every((state) => state.acked === state.last);
   }
 
-  #queueOf(name: string): { events: SpooledEvent[]; acked: Seq } {
-    let queue = this.#queues.get(name);
-    if (queue === undefined) this.#queues.set(name, (queue = { events: [], acked: 0 }));
-    return queue;
+  #find(queue: string, lane: Lane): MemoryLane | null {
+    return this.#lanes.get(`${queue} ${lane}`) ?? null;
+  }
+
+  #laneOf(queue: string, lane: Lane): MemoryLane {
+    const known = this.#find(queue, lane);
+    if (known !== null) return known;
+    if (lane === "bulk") this.#laneOf(queue, "live");
+    const fresh = new MemoryLane(queue, lane);
+    this.#lanes.set(`${queue} ${lane}`, fresh);
+    return fresh;
   }
 }
 

@@ -21,9 +21,12 @@ function faultyScript(random: () => number): Script {
   };
 }
 
+const lanes = ["live", "bulk"] as const;
+
 /** Positions of the first deliveries of each entity's events, in the order of delivery. */
 function checkOrder(standIn: DaprStandIn, queues: MemoryQueues, topic: string): void {
-  const place = new Map(queues.eventsOf(topic).map((event) => [event.id, event]));
+  const all = lanes.flatMap((lane) => queues.eventsOf(topic, lane));
+  const place = new Map(all.map((event) => [event.id, event]));
   const newest = new Map<string, number>();
   const seen = new Set<string>();
   for (const { entryId } of standIn.delivered.filter((delivered) => delivered.topic === topic)) {
@@ -31,9 +34,14 @@ function checkOrder(standIn: DaprStandIn, queues: MemoryQueues, topic: string): 
     assert.ok(event !== undefined, "only what was spooled is delivered");
     if (seen.has(entryId)) continue;
     seen.add(entryId);
-    const before = newest.get(event.entityKey) ?? 0;
-    assert.ok(event.seq > before, "first deliveries of an entity come in its order");
-    newest.set(event.entityKey, event.seq);
+    const chain = `${event.lane} ${event.entityKey}`;
+    const before = newest.get(chain) ?? 0;
+    assert.ok(event.seq > before, "first deliveries of an entity come in its lane's order");
+    newest.set(chain, event.seq);
+    for (const earlier of queues.eventsOf(topic, event.lane === "live" ? "bulk" : "live")) {
+      if (earlier.seq > event.otherLaneThrough) break;
+      assert.ok(seen.has(earlier.id), "what it waits for in the other lane was delivered before");
+    }
   }
   assert.equal(seen.size, place.size, "everything is delivered");
 }
@@ -44,12 +52,13 @@ function watchAcks(rig: Rig, standIn: DaprStandIn): () => number {
   const checked = new Map<string, number>();
   const stored = new Set<string>();
   let looked = 0;
-  rig.queues.onAck = (queue, through) => {
+  rig.queues.onAck = (queue, through, lane) => {
+    const name = `${queue} ${lane}`;
     for (; looked < standIn.delivered.length; looked++) stored.add(standIn.delivered[looked]?.entryId ?? "");
-    for (const event of rig.queues.eventsOf(queue).slice(checked.get(queue) ?? 0, through)) {
+    for (const event of rig.queues.eventsOf(queue, lane).slice(checked.get(name) ?? 0, through)) {
       if (!stored.has(event.id)) violations++;
     }
-    checked.set(queue, through);
+    checked.set(name, through);
   };
   return () => violations;
 }
@@ -66,7 +75,8 @@ for (const seed of seeds) {
       const events = Array.from({ length: 40 }, () => {
         const queue = topics[Math.floor(random() * topics.length)] ?? "";
         const key = `${queue}:${random() < 0.3 ? "hot" : Math.floor(random() * 60)}`;
-        return eventOf({ queue, key, barrier: random() < 0.004 });
+        const lane = random() < 0.4 ? "bulk" : "live";
+        return eventOf({ queue, lane, key, barrier: random() < 0.008 });
       });
       rig.queues.append(...events);
       await new Promise((resolve) => setTimeout(resolve, random() * 10));

@@ -146,7 +146,7 @@ test("an event that a crash sent twice leaves quarantine when it is accepted aft
   const { standIn, rig } = await start(t);
   const event = eventOf({ key: "a" });
   rig.queues.quarantined.add(
-    { ...event, seq: 1 },
+    { ...event, seq: 1, otherLaneThrough: 0 },
     { code: "X", reason: "", attempts: 1, deadLetterAccepted: true, about: null },
   );
   rig.queues.append(event);

@@ -79,7 +79,14 @@ describe("/health", () => {
 });
 
 describe("lag", () => {
-  const head = { queue: "q", table: "sales_order", op: "u", capturedAtMs: NOW_MS, waiting: 1 } as const;
+  const head = {
+    queue: "q",
+    lane: "live",
+    table: "sales_order",
+    op: "u",
+    capturedAtMs: NOW_MS,
+    waiting: 1,
+  } as const;
 
   it("is the age of the oldest event that waits, and grows", () => {
     const meter = new LagMeter();

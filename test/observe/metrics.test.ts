@@ -74,7 +74,15 @@ describe("metrics", () => {
       held: [{ topic: "t1", code: "C", message: "m", sinceMs: 0 }],
       intakeClosed: { code: "SPOOL_FULL", message: "full" },
       heads: [
-        { queue: "q", table: "t", op: "c", commitTimeMs: NOW_MS, capturedAtMs: NOW_MS - 7000, waiting: 2 },
+        {
+          queue: "q",
+          lane: "live",
+          table: "t",
+          op: "c",
+          commitTimeMs: NOW_MS,
+          capturedAtMs: NOW_MS - 7000,
+          waiting: 2,
+        },
       ],
     });
     const { metrics } = build(() => facts);

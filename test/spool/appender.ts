@@ -2,7 +2,7 @@
  * Child of the crash test: appends numbered batches, says on stdout which are acknowledged, and
  * acknowledges half of what it reads, so that trims and compactions are under way when it is killed.
  */
-import { batchOf, QUEUES } from "./batches.ts";
+import { batchOf } from "./batches.ts";
 import { openSpool } from "./fixtures.ts";
 
 async function main(stateDir: string): Promise<void> {
@@ -11,11 +11,10 @@ async function main(stateDir: string): Promise<void> {
   process.stdout.write(`start ${position}\n`);
   const drain = async (): Promise<void> => {
     for (;;) {
-      for (const queue of QUEUES) {
-        const state = spool.queues().find((each) => each.queue === queue);
-        if (state === undefined || state.last - state.acked < 200) continue;
-        const events = await spool.read(queue, state.acked, { maxEvents: 100, maxBytes: 1e6 });
-        spool.ack(queue, state.acked + events.length);
+      for (const { queue, lane, acked, last } of spool.queues()) {
+        if (last - acked < 200) continue;
+        const events = await spool.read(queue, acked, { maxEvents: 100, maxBytes: 1e6 }, lane);
+        spool.ack(queue, acked + events.length, lane);
       }
       await new Promise((resolve) => {
         setImmediate(resolve);

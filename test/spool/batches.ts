@@ -9,8 +9,9 @@ export function batchOf(number: number): AppendBatch {
   const random = randomOf(number);
   const events = Array.from({ length: Math.floor(random() * 12) }, (_, at): OutboundEvent => {
     const queue = QUEUES[Math.floor(random() * QUEUES.length)] ?? "a";
+    const lane = random() < 0.3 ? "bulk" : "live";
     const bytes = Math.floor(random() * 3000);
-    return event(number, { id: `${number}-${at}`, queue, payload: Buffer.alloc(bytes, number & 0xff) });
+    return event(number, { id: `${number}-${at}`, queue, lane, payload: Buffer.alloc(bytes, number & 0xff) });
   });
   return { events, checkpoint: checkpoint(number) };
 }

@@ -2,7 +2,9 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
+import type { Lane } from "../../agent/change.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
+import type { QueueState } from "../../agent/ports.ts";
 import { compositeKey } from "../../agent/spool/index-room.ts";
 import type { Spool } from "../../agent/spool/spool.ts";
 import type { SpoolOptions } from "../../agent/spool/spool-options.ts";
@@ -34,6 +36,10 @@ async function memoryOpener(t: TestContext): Promise<Opener> {
   return (options) => openSpool(dir, { database, ...options });
 }
 
+function stateOf(queue: string, acked: number, last: number, lane: Lane = "live"): QueueState {
+  return { queue, lane, acked, last, readable: last, unboundThrough: 0 };
+}
+
 const verdict = { code: "X", reason: "refused", attempts: 3, deadLetterAccepted: false, about: null };
 
 for (const [name, opener] of [
@@ -51,10 +57,7 @@ for (const [name, opener] of [
       await spool.append({ events: [event(4)], checkpoint: checkpoint(20) });
       for (const round of ["before", "after"]) {
         assert.deepEqual(spool.checkpoint(), checkpoint(20), round);
-        assert.deepEqual(spool.queues(), [
-          { queue: ORDERS, acked: 0, last: 3, readable: 3 },
-          { queue: CUSTOMERS, acked: 0, last: 1, readable: 1 },
-        ]);
+        assert.deepEqual(spool.queues(), [stateOf(ORDERS, 0, 3), stateOf(CUSTOMERS, 0, 1)]);
         const orders = [event(1), event(3, { kind: "control", barrier: true }), event(4)];
         assert.deepEqual(
           await readAll(spool, ORDERS),
@@ -64,6 +67,89 @@ for (const [name, opener] of [
         await spool.close();
         spool = await open();
       }
+      await spool.close();
+    });
+
+    it("numbers, reads and acknowledges the two lanes of a queue each by itself, also after a reopen", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      const bulk = [1, 2, 3].map((n) => event(n, { lane: "bulk", op: "r" }));
+      await spool.append({ events: [...bulk, event(4)], checkpoint: checkpoint(1) });
+      spool.ack(ORDERS, 1);
+      spool.ack(ORDERS, 2, "bulk");
+      for (const round of ["before", "after"]) {
+        assert.deepEqual(spool.queues(), [stateOf(ORDERS, 1, 1), stateOf(ORDERS, 2, 3, "bulk")], round);
+        assert.deepEqual(await readAll(spool, ORDERS), []);
+        assert.deepEqual(
+          await readAll(spool, ORDERS, "bulk"),
+          bulk.slice(2).map((one) => spooled(one, 3)),
+        );
+        await spool.close();
+        spool = await open();
+      }
+      await spool.append({
+        events: [event(5), event(6, { lane: "bulk", op: "r" })],
+        checkpoint: checkpoint(2),
+      });
+      assert.deepEqual(
+        (await readAll(spool, ORDERS)).map(({ id, seq }) => [id, seq]),
+        [["id-5", 2]],
+      );
+      assert.deepEqual(
+        (await readAll(spool, ORDERS, "bulk")).map(({ id, seq }) => [id, seq]),
+        [
+          ["id-3", 3],
+          ["id-6", 4],
+        ],
+      );
+      await spool.close();
+    });
+
+    it("says of a barrier where the other lane ended, and of bulk work which live barrier it follows", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      const live = event(1);
+      const row = event(2, { lane: "bulk" });
+      const liveBarrier = event(3, { kind: "control", barrier: true });
+      const later = event(4, { lane: "bulk" });
+      const bulkBarrier = event(5, { kind: "control", lane: "bulk", barrier: true });
+      await spool.append({ events: [live, row, liveBarrier, later], checkpoint: checkpoint(1) });
+      await spool.close();
+      spool = await open();
+      await spool.append({ events: [live, bulkBarrier, live, later], checkpoint: checkpoint(2) });
+      assert.deepEqual(await readAll(spool, ORDERS), [
+        spooled(live, 1),
+        spooled(liveBarrier, 2, 1),
+        spooled(live, 3),
+        spooled(live, 4),
+      ]);
+      assert.deepEqual(await readAll(spool, ORDERS, "bulk"), [
+        spooled(row, 1),
+        spooled(later, 2, 2),
+        spooled(bulkBarrier, 3, 3),
+        spooled(later, 4, 2),
+      ]);
+      await spool.close();
+    });
+
+    it("keeps quarantined events of the two lanes apart", async (t) => {
+      const open = await opener(t);
+      let spool = await open();
+      await spool.append({
+        events: [event(1), event(2, { lane: "bulk" })],
+        checkpoint: checkpoint(1),
+      });
+      for (const lane of ["live", "bulk"] as const) {
+        for (const each of await readAll(spool, ORDERS, lane)) await spool.quarantine(each, verdict);
+      }
+      await spool.close();
+      spool = await open();
+      assert.equal((await spool.quarantined.find("id-2"))?.event.lane, "bulk");
+      assert.equal(await spool.quarantined.drop(ORDERS, 1, "bulk"), true);
+      assert.deepEqual(
+        [spool.quarantined.has(ORDERS, 1), spool.quarantined.has(ORDERS, 1, "bulk")],
+        [true, false],
+      );
       await spool.close();
     });
 
@@ -90,7 +176,7 @@ for (const [name, opener] of [
       spool.ack(ORDERS, 2);
       await spool.close();
       spool = await open();
-      assert.deepEqual(spool.queues(), [{ queue: ORDERS, acked: 2, last: 3, readable: 3 }]);
+      assert.deepEqual(spool.queues(), [stateOf(ORDERS, 2, 3)]);
       spool.ack(ORDERS, 3);
       spool.ack(ORDERS, 1);
       await spool.close();

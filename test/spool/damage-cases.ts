@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Lane } from "../../agent/change.ts";
 import { metaKey, queueKey } from "../../agent/spool/keys.ts";
 import { cursorsKey, formatKey, marksKey, progressKey, queuesKey } from "../../agent/spool/state.ts";
 import { tamper } from "./fixtures.ts";
@@ -54,14 +55,26 @@ export function deleteKey(key: Buffer) {
     });
 }
 
-export const orders = { tag: 1, lane: "live" } as const;
+/** Puts something under the key that no agent wrote there. */
+export function putStranger(key: Buffer) {
+  return (dir: string): Promise<void> =>
+    tamper(dir, async (database) => {
+      const batch = database.batch();
+      batch.put(key, Buffer.from("?"));
+      await batch.write({ sync: true });
+    });
+}
 
-/** A key of the queue near its middle, or its last one. */
-export function orderKey(where: "head" | "middle" | "tail") {
+type Where = "head" | "middle" | "tail";
+
+/** A key of the queue of orders near its middle, or its first or last one that waits. */
+export function orderKey(where: Where, lane: Lane = "live") {
   return async (dir: string): Promise<Buffer> => {
     const keys: Buffer[] = [];
     await tamper(dir, async (database) => {
-      const range = { gte: queueKey(orders, ACKED / 2 + 1), lte: queueKey(orders, 1e9) };
+      const orders = { tag: 1, lane };
+      const acked = lane === "live" ? ACKED / 2 : ACKED / 14;
+      const range = { gte: queueKey(orders, Math.floor(acked) + 1), lte: queueKey(orders, 1e9) };
       const iterator = database.iterator({
         ...range,
         limit: -1,
@@ -78,10 +91,11 @@ export function orderKey(where: "head" | "middle" | "tail") {
 }
 
 export function atRecord(
-  where: "head" | "middle" | "tail",
+  where: Where,
   change: (key: Buffer) => (dir: string) => Promise<void>,
+  lane: Lane = "live",
 ) {
-  return async (dir: string): Promise<void> => change(await orderKey(where)(dir))(dir);
+  return async (dir: string): Promise<void> => change(await orderKey(where, lane)(dir))(dir);
 }
 
 export type Case = readonly [what: string, damage: (dir: string, random: () => number) => Promise<void>];
@@ -98,6 +112,20 @@ export const table: readonly Case[] = [
     [`a bit of the ${where} record's routing header`, atRecord(where, (key) => flipValue(key, 40))],
     [`a bit of the ${where} record's payload`, atRecord(where, (key) => flipValue(key, 300))],
   ]),
+  ...(["head", "middle", "tail"] as const).flatMap((where): Case[] => [
+    [`the ${where} record of a bulk lane is missing`, atRecord(where, deleteKey, "bulk")],
+    [
+      `a bit of the ${where} record's payload in a bulk lane`,
+      atRecord(where, (key) => flipValue(key, 300), "bulk"),
+    ],
+  ]),
+  [
+    "records of both lanes of a queue",
+    async (dir) => {
+      await atRecord("middle", deleteKey, "live")(dir);
+      await atRecord("middle", deleteKey, "bulk")(dir);
+    },
+  ],
   ...[formatKey, queuesKey, progressKey, cursorsKey, marksKey, metaKey("agent/identity")].flatMap(
     (key): Case[] => [
       [`a bit of the state's record ${key.toString("utf8", 1)}`, flipValue(key, 15)],
@@ -111,15 +139,7 @@ export const table: readonly Case[] = [
       await deleteKey(marksKey)(dir);
     },
   ],
-  [
-    "a record of a queue without a name",
-    (dir) =>
-      tamper(dir, async (database) => {
-        const batch = database.batch();
-        batch.put(queueKey({ tag: 9, lane: "live" }, 1), Buffer.from("?"));
-        await batch.write({ sync: true });
-      }),
-  ],
+  ["a record of a queue without a name", putStranger(queueKey({ tag: 9, lane: "live" }, 1))],
   ...fractions.map((share): Case => [
     `a bit of the log at ${share}`,
     async (dir) => flip(await largest(dir, /\.log$/), (bytes) => Math.floor(bytes.length * share)),

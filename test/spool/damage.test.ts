@@ -9,7 +9,18 @@ import { cp, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { Database } from "../../agent/spool/database.ts";
-import { compacted, deleteKey, filesOf, flip, flipValue, orderKey, table } from "./damage-cases.ts";
+import { queueKey } from "../../agent/spool/keys.ts";
+import { verifySpool } from "../../agent/spool/verify.ts";
+import {
+  compacted,
+  deleteKey,
+  filesOf,
+  flip,
+  flipValue,
+  orderKey,
+  putStranger,
+  table,
+} from "./damage-cases.ts";
 import { capture, Consumer, COUNT, filled, recover, tuning } from "./damage-model.ts";
 import {
   checkpoint,
@@ -21,8 +32,12 @@ import {
   randomOf,
   readAll,
   seedOf,
+  spooled,
   stateDirOf,
 } from "./fixtures.ts";
+
+const live = { queue: ORDERS, lane: "live" } as const;
+const bulk = { queue: ORDERS, lane: "bulk" } as const;
 
 describe("a damaged spool", () => {
   for (const [what, damage] of table) {
@@ -30,8 +45,8 @@ describe("a damaged spool", () => {
       const dir = await stateDirOf(t);
       const consumer = await filled(dir);
       await damage(dir, randomOf(seedOf(t)));
-      const { healed, rewinds } = await recover(dir, consumer);
-      t.diagnostic(`${healed ?? "opened as it is"}, ${rewinds} rewinds`);
+      const { healed, rewinds, skips } = await recover(dir, consumer);
+      t.diagnostic(`${healed ?? "opened as it is"}, ${rewinds} rewinds, ${skips} skips`);
     });
   }
 
@@ -66,14 +81,14 @@ describe("a damaged spool", () => {
     await consumer.deliver(spool);
     const [damage] = spool.damages.all;
     assert.ok(damage !== undefined);
-    const gap = await spool.damages.gap(ORDERS);
+    const gap = await spool.damages.gap(live);
     assert.ok(gap !== null);
     assert.equal(gap.first, damage.seq);
     assert.ok(gap.from !== null && gap.to !== null && gap.from.position < gap.to.position);
     const told = event(9999, { kind: "control", topic: "migration.control", barrier: true });
-    await spool.damages.skip(ORDERS, gap, told);
+    await spool.damages.skip(live, gap, told);
     const rest = await spool.read(ORDERS, gap.first - 1, { maxEvents: 1, maxBytes: 1 });
-    assert.deepEqual(rest, [{ ...told, seq: gap.last }]);
+    assert.deepEqual(rest, [spooled(told, gap.last)]);
     const lost = gap.last - gap.first + 1;
     const before = [...consumer.first.values()].flat().length;
     spool.ack(ORDERS, gap.last);
@@ -103,7 +118,7 @@ describe("a damaged spool", () => {
     await later.close();
     await rm(state, { recursive: true });
     await cp(copy, state, { recursive: true });
-    assert.deepEqual(await recover(state, consumer), { healed: null, rewinds: 0 });
+    assert.deepEqual(await recover(state, consumer), { healed: null, rewinds: 0, skips: 0 });
   });
 
   it("mixed with the files of another state is made anew from its own marker", async (t) => {
@@ -160,8 +175,81 @@ describe("a damaged spool", () => {
   it("that nobody needs any more is not healed: neither rewind nor skip does anything", async (t) => {
     const spool = await openSpool(await stateDirOf(t));
     await spool.append({ events: [event(1), event(2), event(3)], checkpoint: checkpoint(1) });
-    await spool.damages.rewind(ORDERS);
-    assert.equal(await spool.damages.gap(ORDERS), null);
+    await spool.damages.rewind(live);
+    assert.equal(await spool.damages.gap(live), null);
     assert.equal((await spool.read(ORDERS, 0, { maxEvents: 3, maxBytes: 1 << 20 })).length, 3);
+  });
+
+  it("in a bulk lane holds neither the live lane nor takes anything from the rest of its own", async (t) => {
+    const dir = await stateDirOf(t);
+    let spool = await openSpool(dir);
+    for (let n = 1; n <= 5; n += 1) {
+      const events = [event(n), event(10 + n, { lane: "bulk" })];
+      await spool.append({ events, checkpoint: checkpoint(n) });
+    }
+    await spool.close();
+    await flipValue(queueKey({ tag: 1, lane: "bulk" }, 3), 50)(dir);
+    const report = await verifySpool(dir);
+    assert.deepEqual(report.faults, [{ queue: ORDERS, lane: "bulk", seq: 3, what: "wrong checksum" }]);
+    spool = await openSpool(dir);
+    assert.equal((await readAll(spool, ORDERS)).length, 5);
+    assert.equal((await readAll(spool, ORDERS, "bulk")).length, 2);
+    assert.deepEqual(spool.damages.all, [{ ...bulk, seq: 3, rewindTo: null }]);
+    const gap = await spool.damages.gap(bulk);
+    assert.deepEqual([gap?.first, gap?.last], [3, 3]);
+    assert.ok(gap !== null);
+    await spool.damages.skip(bulk, gap, event(99, { kind: "control", lane: "bulk", barrier: true }));
+    const ids = (await readAll(spool, ORDERS, "bulk")).map(({ id }) => id);
+    assert.deepEqual(ids, ["id-11", "id-12", "id-99", "id-14", "id-15"]);
+    assert.deepEqual((await readAll(spool, ORDERS, "bulk"))[2]?.otherLaneThrough, 0);
+    await spool.close();
+    assert.deepEqual((await verifySpool(dir)).faults, []);
+  });
+
+  it("whose live lane is cut unbinds what waits in the bulk lane, also after a start", async (t) => {
+    const dir = await stateDirOf(t);
+    let spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
+    const barrier = event(2, { kind: "control", barrier: true });
+    await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+    await spool.append({ events: [event(3, { lane: "bulk" })], checkpoint: checkpoint(2) });
+    await spool.append({ events: [barrier], checkpoint: checkpoint(3) });
+    await spool.append({ events: [event(4, { lane: "bulk" })], checkpoint: checkpoint(4) });
+    await spool.close();
+    await deleteKey(queueKey({ tag: 1, lane: "live" }, 2))(dir);
+    spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
+    await spool.damages.rewind(live);
+    assert.equal(spool.checkpoint()?.position, 2);
+    // The same barrier comes again, after what once came after it: they must not wait for each other.
+    await spool.append({ events: [barrier], checkpoint: checkpoint(3) });
+    await spool.append({ events: [event(5, { lane: "bulk" })], checkpoint: checkpoint(4) });
+    for (const round of ["before", "after"]) {
+      const [, state] = spool.queues();
+      assert.deepEqual([state?.lane, state?.last, state?.unboundThrough], ["bulk", 3, 2], round);
+      assert.deepEqual((await readAll(spool, ORDERS)).at(-1), spooled(barrier, 2, 2), round);
+      assert.deepEqual(
+        (await readAll(spool, ORDERS, "bulk")).map((one) => one.otherLaneThrough),
+        [0, 2, 2],
+        round,
+      );
+      await spool.close();
+      spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
+    }
+    await spool.close();
+  });
+
+  it("loses records of a lane that its table of queues does not name: no checkpoint covers them", async (t) => {
+    const dir = await stateDirOf(t);
+    let spool = await openSpool(dir);
+    await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+    await spool.close();
+    await putStranger(queueKey({ tag: 1, lane: "bulk" }, 2))(dir);
+    spool = await openSpool(dir);
+    const rows = [event(2, { lane: "bulk" }), event(3, { lane: "bulk" }), event(4, { lane: "bulk" })];
+    await spool.append({ events: rows, checkpoint: checkpoint(2) });
+    await spool.close();
+    assert.deepEqual((await verifySpool(dir)).faults, []);
+    spool = await openSpool(dir);
+    assert.equal((await readAll(spool, ORDERS, "bulk")).length, 3);
+    await spool.close();
   });
 });

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
 import { MemoryLevel } from "memory-level";
-import type { Checkpoint, OutboundEvent, SpooledEvent } from "../../agent/change.ts";
+import type { Checkpoint, Lane, OutboundEvent, SpooledEvent } from "../../agent/change.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
 import type { Log, LogFields } from "../../agent/kernel/service.ts";
 import type { QuarantinedEvent } from "../../agent/ports.ts";
@@ -91,6 +91,7 @@ export function event(n: number, fields: Partial<OutboundEvent> = {}): OutboundE
   return {
     kind: "entity",
     queue,
+    lane: "live",
     topic: queue,
     table: "sales_order",
     op: "u",
@@ -121,13 +122,13 @@ export function checkpoint(position: number): Checkpoint {
   };
 }
 
-/** Everything that waits in a queue, read in steps. */
-export async function readAll(spool: Spool, queue: string): Promise<SpooledEvent[]> {
-  const state = spool.queues().find((each) => each.queue === queue);
+/** Everything that waits in a lane of a queue, read in steps. */
+export async function readAll(spool: Spool, queue: string, lane: Lane = "live"): Promise<SpooledEvent[]> {
+  const state = spool.queues().find((each) => each.queue === queue && each.lane === lane);
   const events: SpooledEvent[] = [];
   let after = state?.acked ?? 0;
   for (;;) {
-    const more = await spool.read(queue, after, { maxEvents: 100, maxBytes: 1 << 20 });
+    const more = await spool.read(queue, after, { maxEvents: 100, maxBytes: 1 << 20 }, lane);
     const last = more.at(-1);
     if (last === undefined) return events;
     events.push(...more);
@@ -136,8 +137,8 @@ export async function readAll(spool: Spool, queue: string): Promise<SpooledEvent
 }
 
 /** What was appended, as it comes back. */
-export function spooled(outbound: OutboundEvent, seq: number): SpooledEvent {
-  return { ...outbound, seq };
+export function spooled(outbound: OutboundEvent, seq: number, otherLaneThrough = 0): SpooledEvent {
+  return { ...outbound, seq, otherLaneThrough };
 }
 
 /** Waits until it holds; fails the test when it does not within the time. */

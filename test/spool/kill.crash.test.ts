@@ -8,6 +8,7 @@ import { verifySpool } from "../../agent/spool/verify.ts";
 import { batchOf, QUEUES } from "./batches.ts";
 import { openSpool, randomOf, readAll, seedOf, stateDirOf } from "./fixtures.ts";
 
+const LANES = QUEUES.flatMap((queue) => (["live", "bulk"] as const).map((lane) => ({ queue, lane })));
 const ROUNDS = 12;
 
 /** Lets the child append until it is killed at a random moment; says what it acknowledged last. */
@@ -34,7 +35,7 @@ async function appendUntilKilled(dir: string, afterMs: number): Promise<number> 
 it("keeps every acknowledged batch, whole and in order, through kill -9 at any moment (invariant 1)", async (t) => {
   const random = randomOf(seedOf(t));
   const dir = await stateDirOf(t);
-  const expected = new Map<string, string[]>(QUEUES.map((queue) => [queue, []]));
+  const expected = new Map<string, string[]>(LANES.map(({ queue, lane }) => [`${queue} ${lane}`, []]));
   let built = 0;
   let batches = 0;
   for (let round = 0; round < ROUNDS; round++) {
@@ -43,14 +44,14 @@ it("keeps every acknowledged batch, whole and in order, through kill -9 at any m
     const covered = spool.checkpoint()?.position ?? 0;
     assert.ok(covered >= acked, `round ${round}: ${acked} was acknowledged, the checkpoint is ${covered}`);
     for (; built < covered; built++) {
-      for (const each of batchOf(built + 1).events) expected.get(each.queue)?.push(each.id);
+      for (const each of batchOf(built + 1).events) expected.get(`${each.queue} ${each.lane}`)?.push(each.id);
     }
-    for (const queue of QUEUES) {
-      const state = spool.queues().find((each) => each.queue === queue);
-      const ids = expected.get(queue) ?? [];
-      assert.equal(state?.last ?? 0, ids.length, `round ${round}: end of queue ${queue}`);
-      const found = (await readAll(spool, queue)).map(({ id }) => id);
-      assert.deepEqual(found, ids.slice(state?.acked ?? 0), `round ${round}: queue ${queue}`);
+    for (const { queue, lane } of LANES) {
+      const state = spool.queues().find((each) => each.queue === queue && each.lane === lane);
+      const ids = expected.get(`${queue} ${lane}`) ?? [];
+      assert.equal(state?.last ?? 0, ids.length, `round ${round}: end of ${lane} ${queue}`);
+      const found = (await readAll(spool, queue, lane)).map(({ id }) => id);
+      assert.deepEqual(found, ids.slice(state?.acked ?? 0), `round ${round}: ${lane} ${queue}`);
     }
     await spool.close();
     assert.deepEqual((await verifySpool(dir)).faults, []);

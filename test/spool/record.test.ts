@@ -10,7 +10,7 @@ const queue = { tag: 3, lane: "live" } as const;
 
 /** All events of a record. */
 function decodeRun(key: Buffer, value: Buffer, seq: number): SpooledEvent[] {
-  const run = new RunReader(key, value, { queue: ORDERS, seq });
+  const run = new RunReader(key, value, { queue: ORDERS, lane: "live", seq });
   const events: SpooledEvent[] = [];
   while (run.next <= run.last) {
     const found = run.read();
@@ -37,6 +37,8 @@ describe("record", () => {
         seq,
         kind: pick(["entity", "control"]),
         queue: ORDERS,
+        lane: "live",
+        otherLaneThrough: random() < 0.5 ? 0 : 1 + Math.floor(random() * 2 ** 52),
         topic: pick([ORDERS, "migration.control"]),
         table: text(),
         op: pick<Op | "">(["", "c", "u", "d", "r"]),
@@ -53,9 +55,10 @@ describe("record", () => {
       const seq = 1 + Math.floor(random() * (Number.MAX_SAFE_INTEGER - 100));
       const given = Array.from({ length: 1 + Math.floor(random() * 6) }, (_, at) => made(seq + at));
       const key = queueKey(queue, seq);
-      const value = Buffer.from(encoder.run(key, given, { from: 0, to: given.length }));
+      const otherLaneThrough = given.map((one) => one.otherLaneThrough);
+      const value = Buffer.from(encoder.run(key, given, { from: 0, to: given.length, otherLaneThrough }));
       assert.deepEqual(decodeRun(key, value, seq), given);
-      const run = new RunReader(key, value, { queue: ORDERS, seq });
+      const run = new RunReader(key, value, { queue: ORDERS, lane: "live", seq });
       const at = Math.floor(random() * given.length);
       run.skipTo(seq + at);
       assert.deepEqual(run.read(), given[at]);
@@ -63,9 +66,9 @@ describe("record", () => {
       const [first] = given;
       assert.ok(first !== undefined);
       const quarantined = Buffer.from(encoder.quarantined(key, first, verdict));
-      assert.deepEqual(decodeQuarantined(key, quarantined, { queue: ORDERS, seq }), {
+      assert.deepEqual(decodeQuarantined(key, quarantined, { queue: ORDERS, lane: "live", seq }), {
         verdict: '{"code":"X"}',
-        event: first,
+        event: { ...first, otherLaneThrough: 0 },
       });
     }
   });

@@ -84,7 +84,7 @@ function refused(maxEventBytes: number): { event: SpooledEvent; letter: Outbound
     context,
   );
   assert.ok(event !== undefined);
-  const spooled = { ...event, seq: 1 };
+  const spooled = { ...event, seq: 1, otherLaneThrough: 0 };
   const verdict = { code: "ERR_PUBSUB_CLOUD_EVENTS_SER", reason: "refused", attempts: 3 };
   return { event: spooled, letter: transform.control.deadLetter(spooled, verdict) };
 }

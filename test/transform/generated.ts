@@ -78,7 +78,7 @@ export function sampleControlEvents(): ReadEvent[] {
       position: end,
       nowMs: context.capturedAtMs,
     }),
-    transform.control.deadLetter({ ...refused, seq: 1 }, verdict),
+    transform.control.deadLetter({ ...refused, seq: 1, otherLaneThrough: 0 }, verdict),
   ].map(readEvent);
 }
 
