@@ -16,18 +16,22 @@ import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
 import { Healing, type HealingParts } from "./healing.ts";
-import { FactGatherer, type Identity } from "./gather-facts.ts";
+import { FactGatherer, type FactSources, type Identity } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
+import type { Beginning } from "./new-beginning.ts";
+import { beginAnewWith, mendLoss, resyncTopic } from "./reading-anew.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
 import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
 import { RunwayWatch } from "./runway-watch.ts";
 import type { ControlEncoder, HeartbeatFacts } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
+import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
 import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
+import { mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { createTransform, type Transform } from "./transform/transform.ts";
@@ -62,6 +66,8 @@ export interface Agent {
   readonly instance: string;
   /** Set where the state belongs to another machine: then neither loop may run. */
   readonly adoption: Adoption | null;
+  /** Begins a new epoch at another place; capture must be at rest (new-beginning.ts). */
+  readonly beginAnew: (from: string) => Promise<Beginning>;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -114,6 +120,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     completeness.appended(checkpoint, spool.queues());
     capture.wentOn();
   };
+  const beginAt = (from: string): Promise<Beginning> => beginAnewWith(parts, { spool, mapped }, from);
   const newCapture = (): Capture =>
     new Capture({ ...captureEnds(mapped), spool, observer, clock, onDurable });
   const capture: CaptureRounds = new CaptureRounds({
@@ -121,6 +128,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     sourceStatus: () => mapped.rooms.source.status(),
     sourceStepMs: () => mapped.rooms.source.lastStepMs,
     isBetweenTransactions: () => spool.checkpoint()?.partial === null,
+    mend: (halt) => mendLoss(parts, halt, beginAt),
     clock,
     log,
   });
@@ -139,6 +147,8 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   const healing = makeHealing({ parts, spool, observer, metrics, startedAtMs }, mapped, {
     atRest: (change) => capture.atRest(change, true),
     rewound: () => completeness.restarted(),
+    resync:
+      settings.snapshotMode === "never" ? null : (queue) => resyncTopic({ spool, mapped, capture }, queue),
   });
   if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
   const runway = watchRunway(settings, { spool, clock, log });
@@ -154,11 +164,12 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     metrics,
     instance,
     adoption,
+    beginAnew: beginAt,
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
-      mapping: () => mapped.facts(),
+      ...mappedFacts(mapped),
       runway: () => runway.facts(),
       spool,
       observer,
@@ -170,10 +181,14 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   return agent;
 }
 
+function mappedFacts(mapped: MappingInUse): Pick<FactSources, "mapping" | "snapshot"> {
+  return { mapping: () => mapped.facts(), snapshot: () => mapped.rooms.source.snapshotStatus() };
+}
+
 function makeHealing(
   { parts, spool, observer }: Opened,
   mapped: MappingInUse,
-  loop: Pick<HealingParts, "atRest" | "rewound">,
+  loop: Pick<HealingParts, "atRest" | "rewound" | "resync">,
 ): Healing {
   return new Healing({
     ...loop,
@@ -189,10 +204,17 @@ function makeHealing(
 
 function openMapping({ parts, spool, observer }: Opened, instance: string): Promise<MappingInUse> {
   const { settings, log, clock } = parts;
+  const wantedAtStart = snapshotsAtStart(settings);
   const roomsOf = (mapping: Mapping, schemaVersions: Readonly<Record<string, number>>): MappedRooms => {
     const transform = makeTransform(settings, mapping, { instance, schemaVersions });
     const { tables } = transform;
-    const source = createBinlogSource({ settings: sourceSettings(settings), tables, observer, log, clock });
+    const snapshots: SnapshotParts = {
+      wanted: (after) => wantedAtStart(mapping, after),
+      mayRead: () => mayReadRows(spool.stats()),
+      rateMax: settings.snapshotRateMax,
+    };
+    const common = { tables, observer, log, clock, snapshots };
+    const source = createBinlogSource({ settings: sourceSettings(settings), ...common });
     return { transform, source };
   };
   const fieldHashKey = (): string | null => settings.fieldHashKey.read();

@@ -30,6 +30,8 @@ export interface CaptureRoundsParts {
   readonly sourceStepMs: () => number;
   /** Whether the durable position stands between two transactions. */
   readonly isBetweenTransactions: () => boolean;
+  /** What the agent itself does about a halt; true where capture can go on at once. */
+  readonly mend: (halt: AgentError) => Promise<boolean>;
   readonly clock: Clock;
   readonly log: Log;
   readonly tryAgainMs?: number;
@@ -139,6 +141,7 @@ export class CaptureRounds {
       } finally {
         signal.removeEventListener("abort", stop);
       }
+      if (this.#halted !== null && (await this.#parts.mend(this.#halted))) continue;
       await this.#sleep(signal);
     }
   }

@@ -153,7 +153,7 @@ export class Capture implements Service {
       if (item.kind === "transaction") {
         rows += item.changes.length;
         checkpoint = this.#countEvents(checkpoint, made.length);
-      }
+      } else if (item.kind === "chunk") rows += item.rows.length;
     }
     const suppressed = this.#parts.encoder.takeSuppressed();
     return checkpoint === null ? null : { events, checkpoint, rows, suppressed };

@@ -121,7 +121,101 @@ export interface Progress {
   readonly checkpoint: Checkpoint;
 }
 
-export type SourceItem = TransactionPart | TableEvent | Progress;
+/**
+ * Rows that a snapshot or resync has read, as they are at `position`: every change up to there is in
+ * them, and none after it.
+ */
+export interface SnapshotChunk {
+  readonly kind: "chunk";
+  readonly table: number;
+  /** What it belongs to; `begun` is set. */
+  readonly job: BegunJob;
+  readonly isFirst: boolean;
+  /** Nothing is left to read after it. */
+  readonly isLast: boolean;
+  /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
+  readonly rows: readonly (readonly (Value | undefined)[])[];
+  readonly position: Position;
+  readonly serverId: number;
+  readonly readAtMs: number;
+  /** Rows that were read say nothing about when they were committed. */
+  readonly commitTimeMs: null;
+  readonly checkpoint: Checkpoint;
+}
+
+export type SourceItem = TransactionPart | TableEvent | Progress | SnapshotChunk;
+
+// ---------------------------------------------------------------------------------------------
+// Snapshots and resyncs
+
+/** Which rows of an entity are read. */
+export type SnapshotScope =
+  | { readonly kind: "all" }
+  /** Both ends are part of it; only of entities whose key is a single integer. */
+  | { readonly kind: "range"; readonly from: string; readonly to: string }
+  /** Their `magento_id`s, as text. */
+  | { readonly kind: "keys"; readonly keys: readonly string[] };
+
+/** Why rows are read. */
+export type SnapshotReason = "initial" | "always" | "resync" | "position-lost";
+
+/** One entity to read, whole or in part. */
+export interface SnapshotJob {
+  /** Its number among all of this state, from 1; a part of its events' sequence. */
+  readonly generation: number;
+  /** Without prefix. */
+  readonly table: string;
+  readonly reason: SnapshotReason;
+  readonly scope: SnapshotScope;
+  /** Where its events go instead of the entity's topic. */
+  readonly topic: string | null;
+  readonly begun: SnapshotBeginning | null;
+  /** Primary key of the last row that was read, each part as its bytes in base64. */
+  readonly after: readonly string[] | null;
+  readonly rows: number;
+}
+
+export type BegunJob = SnapshotJob & { readonly begun: SnapshotBeginning };
+
+/** How a job stood at its first row. */
+export interface SnapshotBeginning {
+  /**
+   * Every change up to here was visible to the first read. So each row that exists gets an event
+   * behind this place, from the job or from the stream, and what has none is gone.
+   */
+  readonly epoch: number;
+  readonly position: Position;
+  readonly atMs: number;
+  /** The server's own estimate. */
+  readonly rowsEstimated: number;
+}
+
+/** What is to be read, in its order; the first is under way. */
+export interface SnapshotProgress {
+  /** The newest generation that was given. */
+  readonly generation: number;
+  readonly paused: boolean;
+  readonly jobs: readonly SnapshotJob[];
+}
+
+/** A job to add; its generation is given by `withJobs`. */
+export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "topic">;
+
+/** The progress with jobs behind those that are there. */
+export function withJobs(
+  progress: SnapshotProgress | undefined,
+  wanted: readonly WantedJob[],
+): SnapshotProgress {
+  const before = progress ?? { generation: 0, paused: false, jobs: [] };
+  const made = wanted.map((job, index): SnapshotJob => ({
+    ...job,
+    generation: before.generation + index + 1,
+    begun: null,
+    after: null,
+    rows: 0,
+  }));
+  return { ...before, generation: before.generation + made.length, jobs: [...before.jobs, ...made] };
+}
 
 // ---------------------------------------------------------------------------------------------
 // Checkpoint
@@ -170,6 +264,8 @@ export interface Checkpoint {
   readonly partial: PartialTransaction | null;
   /** Newest commit time seen, milliseconds since 1970; feeds the next epoch. */
   readonly newestCommitMs: number;
+  /** What is being read beside the stream; absent in a state that never read anything. */
+  readonly snapshot?: SnapshotProgress;
 }
 
 /**

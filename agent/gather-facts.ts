@@ -5,7 +5,7 @@
 import type { Checkpoint, QueueLane } from "./change.ts";
 import type { AgentFacts, HaltFacts, MappingFacts, QueueHead, RunwayFacts } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
-import type { ChangeSource, QueueReader, SpoolStats } from "./ports.ts";
+import type { ChangeSource, QueueReader, SnapshotStatus, SpoolStats } from "./ports.ts";
 
 export interface Identity {
   readonly version: string;
@@ -20,6 +20,7 @@ export interface FactSources {
   readonly source: Pick<ChangeSource, "status"> & { readonly halted: HaltFacts | null };
   readonly mapping: () => MappingFacts;
   readonly runway: () => RunwayFacts;
+  readonly snapshot: () => SnapshotStatus | null;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
   readonly nowMs: () => number;
@@ -59,6 +60,7 @@ export class FactGatherer {
         damagedQueues: stats.queues.filter(({ last, readable }) => readable < last).length,
       },
       runway: this.#sources.runway(),
+      snapshot: this.#sources.snapshot(),
       heads,
       held: observer.heldTopics,
       intakeClosed: observer.closedIntake,

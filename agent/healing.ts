@@ -20,6 +20,8 @@ export interface HealingParts {
   /** Capture goes back: promises of completeness that were noted are void. */
   readonly rewound: () => void;
   readonly healed: (how: "rewound" | "gap") => void;
+  /** Reads the entities of a topic again whose events are lost; null where no rows are read. */
+  readonly resync: ((queue: string) => Promise<void>) | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -93,10 +95,10 @@ export class Healing {
   }
 
   async #skip({ queue, lane }: QueueLane): Promise<void> {
-    const { damages, gapEvent, epoch, healed, clock, log } = this.#parts;
+    const { damages, gapEvent, epoch, healed, resync, clock, log } = this.#parts;
     const gap = await damages.gap({ queue, lane });
     if (gap === null) return;
-    const event = gapEvent({ ...gap, queue, epoch: epoch(), nowMs: clock.wallMs() });
+    const event = gapEvent({ ...gap, queue, epoch: epoch(), resync: resync !== null, nowMs: clock.wallMs() });
     await damages.skip({ queue, lane }, gap, { ...event, lane });
     healed("gap");
     log.error("events of the spool are lost: the binlog no longer has them; a gap event says so", {
@@ -104,7 +106,8 @@ export class Healing {
       events: gap.last - gap.first + 1,
       from: gap.from === null ? "the start" : `${gap.from.file}:${gap.from.position}`,
       to: gap.to === null ? "unknown" : `${gap.to.file}:${gap.to.position}`,
-      hint: "The entities of this topic need a resync.",
+      hint: resync === null ? "The entities of this topic need a resync." : "Their entities are read again.",
     });
+    await resync?.(queue);
   }
 }

@@ -71,6 +71,10 @@ export class MappingInUse {
     return this.#now.rooms;
   }
 
+  get mapping(): Mapping {
+    return this.#now.mapping;
+  }
+
   get hasNext(): boolean {
     return this.#next !== null;
   }

@@ -2,7 +2,15 @@
  * The operator's way out of a lost position: capture begins anew at another place, in a new epoch,
  * and consumers are told what could not be read between the two.
  */
-import { type Checkpoint, nextEpoch, type OutboundEvent } from "./change.ts";
+import {
+  type Checkpoint,
+  nextEpoch,
+  type OutboundEvent,
+  type SnapshotJob,
+  type SnapshotProgress,
+  type WantedJob,
+  withJobs,
+} from "./change.ts";
 import { AgentError } from "./kernel/errors.ts";
 import type { SpoolWriter } from "./ports.ts";
 import type { NewPlace } from "./source/new-place.ts";
@@ -22,6 +30,8 @@ export interface BeginningParts {
     readonly control: { historyGap(facts: HistoryGapFacts): OutboundEvent };
   };
   readonly placeAt: (from: string) => Promise<NewPlace>;
+  /** What is read again, because what changed in the gap is not known. */
+  readonly wanted: readonly WantedJob[];
   readonly nowMs: number;
 }
 
@@ -43,9 +53,21 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
   }
   const place = await parts.placeAt(from);
   const epoch = nextEpoch(last, nowMs);
-  const checkpoint: Checkpoint = { ...place, epoch, newestCommitMs: last.newestCommitMs };
+  const snapshot = begunAnew(last, parts.wanted);
+  const checkpoint: Checkpoint = {
+    ...place,
+    epoch,
+    newestCommitMs: last.newestCommitMs,
+    ...(snapshot === undefined ? {} : { snapshot }),
+  };
   const entities = Object.keys(transform.topics.entities);
-  const gap = transform.control.historyGap({ from: last, to: checkpoint, entities, nowMs });
+  const gap = transform.control.historyGap({
+    from: last,
+    to: checkpoint,
+    entities,
+    resync: parts.wanted.length > 0,
+    nowMs,
+  });
   const noRoom = AbortSignal.timeout(ROOM_MS);
   try {
     await spool.append({ events: [gap], checkpoint }, noRoom);
@@ -56,4 +78,19 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
     });
   }
   return { epoch, from: `${last.file}:${last.position}`, to: `${place.file}:${place.position}` };
+}
+
+/**
+ * What was read before the gap may have changed in it: jobs begin again. Those for the entities' own
+ * topics are left out where the new ones read everything anyway.
+ */
+function begunAnew({ snapshot }: Checkpoint, wanted: readonly WantedJob[]): SnapshotProgress | undefined {
+  if (snapshot === undefined && wanted.length === 0) return undefined;
+  const kept = (snapshot?.jobs ?? []).filter(({ topic }) => wanted.length === 0 || topic !== null);
+  const empty = { generation: snapshot?.generation ?? 0, paused: snapshot?.paused ?? false, jobs: [] };
+  return withJobs(empty, [...kept.map(wantedAgain), ...wanted]);
+}
+
+function wantedAgain({ table, reason, scope, topic }: SnapshotJob): WantedJob {
+  return { table, reason, scope, topic };
 }

@@ -11,6 +11,7 @@ import type {
   QueueLane,
   Seq,
   SourceItem,
+  SnapshotChunk,
   SpooledEvent,
   TableEvent,
   TransactionPart,
@@ -29,6 +30,22 @@ export interface ChangeSource {
   batches(after: Checkpoint | null, signal: AbortSignal): AsyncIterable<readonly SourceItem[]>;
   /** For /health, status and the log. */
   status(): SourceStatus;
+}
+
+/** What is being read beside the stream. */
+export interface SnapshotStatus {
+  readonly table: string;
+  readonly reason: string;
+  readonly generation: number;
+  readonly rows: number;
+  /** The server's estimate at the beginning; null before it. */
+  readonly rowsEstimated: number | null;
+  readonly rowsPerSecond: number;
+  /** Jobs behind it. */
+  readonly waiting: number;
+  readonly paused: boolean;
+  /** What keeps it from reading on; null while it reads. */
+  readonly waitsFor: string | null;
 }
 
 export interface SourceStatus {
@@ -51,7 +68,7 @@ export interface EventEncoder {
    * Events of one part, in order. Pure: the same part and epoch give the same events, but for
    * `synced_at`.
    */
-  encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[];
+  encode(item: TransactionPart | TableEvent | SnapshotChunk, context: EncodeContext): OutboundEvent[];
   /** Changes since the last call that touched no mapped field and so gave no event. */
   takeSuppressed(): number;
 }

@@ -7,9 +7,11 @@ import type { ControlCommands } from "../control/control-server.ts";
 import { type ControlArguments, flagArgument, textArgument } from "../control/protocol.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
-import { type Beginning, beginAnew } from "../new-beginning.ts";
+import type { Beginning } from "../new-beginning.ts";
 import { buildInfo } from "./build-info.ts";
+import { addResync, pauseReading } from "../snapshots.ts";
 import { type Choice, QuarantineDesk } from "./quarantine-desk.ts";
+import { resyncArguments } from "./resync.ts";
 
 /** For the service's group: nothing that changes state or shows row data. */
 export function readOnlyCommands(
@@ -31,6 +33,12 @@ export function adminCommands(agent: Agent): ControlCommands {
       throw new AgentError("COMMAND_REFUSED", "the state belongs to this machine already");
     },
     "position restart": (args) => restartPosition(agent, textArgument(args, "from")),
+    resync: (args) => {
+      const request = resyncArguments(args);
+      return atRest(agent, () => addResync(agent.spool, agent.mapped.mapping, request));
+    },
+    "snapshot pause": () => atRest(agent, () => pauseReading(agent.spool, true)),
+    "snapshot resume": () => atRest(agent, () => pauseReading(agent.spool, false)),
     version: async () => ({ ...buildInfo, instance: agent.instance }),
     ...quarantineCommands(agent),
   };
@@ -49,16 +57,15 @@ export function quarantineCommands(agent: Pick<Agent, "spool" | "forwarder">): C
 }
 
 /** Capture rests meanwhile, wherever it stands: its place is given up. */
-async function restartPosition(agent: Agent, from: string): Promise<Beginning> {
+function restartPosition(agent: Agent, from: string): Promise<Beginning> {
+  return atRest(agent, () => agent.beginAnew(from));
+}
+
+/** Runs while nothing is captured, also inside a large transaction; capture then goes on. */
+async function atRest<T>(agent: Agent, work: () => Promise<T>): Promise<T> {
   if (agent.adoption !== null) throw agent.adoption.reason;
-  const { transform, source } = agent.mapped.rooms;
-  const made = Promise.withResolvers<Beginning>();
-  await agent.capture.atRest(async () => {
-    const placeAt = (place: string) => source.placeAt(place);
-    made.resolve(
-      await beginAnew({ spool: agent.spool, transform, placeAt, nowMs: systemClock.wallMs() }, from),
-    );
-  }, true);
+  const made = Promise.withResolvers<T>();
+  await agent.capture.atRest(async () => made.resolve(await work()), true);
   return made.promise;
 }
 

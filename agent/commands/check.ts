@@ -61,10 +61,6 @@ async function check(loaded: SettingsSource, offline: boolean): Promise<Finding[
     findings.push(info("settings", "database, dapr", null, "not asked until the settings are right"));
     return findings;
   }
-  if (settings.onPositionLost === "resnapshot") {
-    const rule = "this version makes no snapshots: a lost position waits for `position restart`";
-    findings.push(info("settings", "ON_POSITION_LOST", settings.onPositionLost, rule));
-  }
   const { mapping, faults } = checkMapping(settings);
   findings.push(...faults);
   const online = offline ? [] : [checkDatabase(settings, mapping), checkDapr(settings)];

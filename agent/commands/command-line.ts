@@ -13,6 +13,7 @@ import {
   quarantineRetryCommand,
   quarantineShowCommand,
 } from "./quarantine.ts";
+import { resyncCommand, snapshotPauseCommand, snapshotResumeCommand } from "./resync.ts";
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
@@ -23,6 +24,9 @@ export const commands: readonly Command[] = [
   checkCommand,
   statusCommand,
   positionRestartCommand,
+  resyncCommand,
+  snapshotPauseCommand,
+  snapshotResumeCommand,
   adoptCommand,
   spoolVerifyCommand,
   quarantineListCommand,

@@ -8,6 +8,7 @@ import { systemClock } from "../kernel/service.ts";
 import { type MachineFacts, readMachine } from "../machine.ts";
 import { type Beginning, beginAnew } from "../new-beginning.ts";
 import { findNewPlace } from "../source/new-place.ts";
+import { wholeTables } from "../snapshots.ts";
 import type { Spool } from "../spool/spool.ts";
 import { guardIdentity, readSchemas } from "../state-guard.ts";
 import type { Mapping } from "../transform/mapping.ts";
@@ -32,8 +33,9 @@ export const positionRestartCommand: Command = {
   more: () =>
     [
       "Changes between the old and the new place are not read: a magento.gap event on the control topic says from",
-      "where to where, and a new epoch makes everything from then on newer than what was sent before. Rows that",
-      "changed in the gap come right when they change again; rows that were deleted in it stay with the consumers.",
+      "where to where, and a new epoch makes everything from then on newer than what was sent before. Unless",
+      "SNAPSHOT_MODE=never, all rows are then read again: what changed in the gap comes right, and what was deleted in",
+      "it is gone at the consumers too.",
       "A running agent does it at once (over its admin socket, root), a stopped one at its next start.",
     ].join("\n"),
   run: async (args, output) => {
@@ -69,7 +71,8 @@ async function restartStopped(spool: Spool, parts: StoppedParts, from: string): 
   const schemas = Object.entries((await readSchemas(spool.meta)) ?? {});
   const schemaVersions = Object.fromEntries(schemas.map(([entity, { version }]) => [entity, version]));
   const transform = makeTransform(settings, mapping, { instance, schemaVersions });
-  return beginAnew({ spool, transform, placeAt, nowMs: systemClock.wallMs() }, from);
+  const wanted = settings.snapshotMode === "never" ? [] : wholeTables(mapping, "position-lost");
+  return beginAnew({ spool, transform, placeAt, wanted, nowMs: systemClock.wallMs() }, from);
 }
 
 function told({ epoch, from, to }: Beginning, output: Output): number {

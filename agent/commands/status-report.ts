@@ -17,7 +17,7 @@ import {
   type HealthReport,
 } from "../observe/health.ts";
 import type { Liveness } from "../observe/liveness.ts";
-import type { SourceStatus } from "../ports.ts";
+import type { SnapshotStatus, SourceStatus } from "../ports.ts";
 
 export interface StatusReport {
   readonly schema: "magento-edge-agent/status/1";
@@ -44,6 +44,7 @@ export interface StatusReport {
     readonly binlogHours: number | null;
     readonly spoolHours: number | null;
   };
+  readonly snapshot: SnapshotStatus | null;
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: AgentFacts["intakeClosed"];
   readonly lagSeconds: Readonly<Record<string, number>>;
@@ -78,6 +79,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
       binlogHours: finite(binlogRunwayHours(facts)),
       spoolHours: finite(facts.runway.spoolHours),
     },
+    snapshot: facts.snapshot,
     held: facts.held,
     intakeClosed: facts.intakeClosed,
     lagSeconds: Object.fromEntries(facts.lagSeconds),
@@ -138,6 +140,7 @@ export function statusScreen(report: StatusReport): string {
       lines.push(`  waits      ${name}: ${waiting} events, the oldest for ${ageText(oldestSeconds * 1000)}`);
   }
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
+  if (report.snapshot !== null) lines.push(`  reads      ${snapshotText(report.snapshot)}`);
   if (report.halted !== null) lines.push(`  to do      ${report.halted.hint}`);
   if (report.intakeClosed !== null) lines.push(`  intake     closed: ${report.intakeClosed.message}`);
   lines.push("  checks");
@@ -145,6 +148,21 @@ export function statusScreen(report: StatusReport): string {
     lines.push(`    ${check.status === "healthy" ? "ok " : "BAD"} ${name.padEnd(17)} ${check.message}`);
   }
   return `${lines.join("\n")}\n`;
+}
+
+/** How far the reading of rows is, and what is left by the server's estimate. */
+export function snapshotText(snapshot: SnapshotStatus): string {
+  const { table, reason, rows, rowsEstimated, rowsPerSecond, waiting, paused, waitsFor } = snapshot;
+  const left =
+    rowsEstimated === null || rowsPerSecond < 1 ? null : Math.max(0, rowsEstimated - rows) / rowsPerSecond;
+  const parts = [
+    `${table} (${reason}): ${rows} rows${rowsEstimated === null ? "" : ` of about ${rowsEstimated}`}`,
+    `${Math.round(rowsPerSecond)} rows/s${left === null ? "" : `, about ${ageText(left * 1000)} left`}`,
+  ];
+  if (waiting > 0) parts.push(`${waiting} more ${waiting === 1 ? "waits" : "wait"}`);
+  if (paused) parts.push("paused: snapshot resume goes on");
+  else if (waitsFor !== null) parts.push(`waits: ${waitsFor}`);
+  return parts.join("; ");
 }
 
 function mappingLine({ mapping, timestamp }: StatusReport): string {

@@ -236,24 +236,20 @@ export const settingsTable = {
     group: "State on disk",
     text: "Shortest time between two fsyncs under load, in milliseconds. The disk is shared with the database; 0 means as soon as the last one is done.",
   }),
-  snapshotMode: setting(
-    choice(["never"], "never (this version makes no snapshots: initial and always come with a later one)"),
-    "never",
-    {
-      name: "SNAPSHOT_MODE",
-      group: "Position and snapshot",
-      text: "Whether existing rows are read first. This version follows the binlog only, so never is the one value it accepts.",
-    },
-  ),
+  snapshotMode: setting(choice(["initial", "never", "always"]), "initial", {
+    name: "SNAPSHOT_MODE",
+    group: "Position and snapshot",
+    text: "Whether existing rows are read beside the stream: initial reads them once for a state (not where START_POSITION names the beginning), always at every start too, never only what resync asks for.",
+  }),
   snapshotRateMax: optional(integer(1, 10_000_000), "derived", {
     name: "SNAPSHOT_RATE_MAX",
     group: "Position and snapshot",
-    text: "Most rows that a snapshot reads in a second. Without effect until snapshots are there.",
+    text: "Most rows that a snapshot or resync reads in a second. Without it they are read as fast as the database answers quickly.",
   }),
   onPositionLost: setting(choice(["resnapshot", "operator"]), "resnapshot", {
     name: "ON_POSITION_LOST",
     group: "Position and snapshot",
-    text: "What follows when the server no longer has the agent's position: a new snapshot, or waiting for the operator. This version makes no snapshots and always waits for the operator.",
+    text: "What follows when the server no longer has the agent's position: a new epoch and a new snapshot by itself, or waiting for the operator. It waits in any case where the wrong server may be answering, and with SNAPSHOT_MODE=never.",
   }),
   startPosition: optional(startPosition, "the current end of the binlog", {
     name: "START_POSITION",

@@ -3,7 +3,7 @@
  * status command and systemd's status line are all made from it, so they cannot disagree.
  */
 import type { Op, QueueLane } from "../change.ts";
-import type { SourceStatus } from "../ports.ts";
+import type { SnapshotStatus, SourceStatus } from "../ports.ts";
 
 export interface SpoolFacts {
   readonly events: number;
@@ -89,6 +89,8 @@ export interface AgentFacts {
   /** Null where there is no spool (a run that prints its events). */
   readonly spool: SpoolFacts | null;
   readonly runway: RunwayFacts;
+  /** What is being read beside the stream; null while nothing is. */
+  readonly snapshot: SnapshotStatus | null;
   readonly heads: readonly QueueHead[];
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: { readonly code: string; readonly message: string } | null;

@@ -119,6 +119,18 @@ export const metricTable = {
     help: "Hours until the spool is full at the pace of the last minutes; +Inf: it does not grow, NaN: not known.",
     labels: [],
   },
+  edge_agent_snapshot_jobs: { kind: "gauge", help: "Snapshots and resyncs that are not done.", labels: [] },
+  edge_agent_snapshot_rows: {
+    kind: "gauge",
+    help: "Rows that the one under way has read.",
+    labels: ["table", "reason"],
+  },
+  edge_agent_snapshot_rows_estimated: {
+    kind: "gauge",
+    help: "Rows that it has to read, as the server estimates them.",
+    labels: ["table", "reason"],
+  },
+  edge_agent_snapshot_paused: { kind: "gauge", help: "1 while the reading of rows is paused.", labels: [] },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
   edge_agent_quarantine_events: { kind: "gauge", help: "Events in quarantine.", labels: [] },
@@ -212,6 +224,7 @@ export class Metrics {
     this.#applySpool(facts);
     this.gauge("edge_agent_binlog_runway_hours").set(binlogRunwayHours(facts) ?? Number.NaN);
     this.gauge("edge_agent_spool_runway_hours").set(facts.runway.spoolHours ?? Number.NaN);
+    this.#applySnapshot(facts);
     const held = this.gauge("edge_agent_topic_held");
     held.reset();
     for (const { topic, code } of facts.held) held.set({ topic, code }, 1);
@@ -222,6 +235,19 @@ export class Metrics {
     if (facts.accepted.lastAtMs !== null) {
       this.gauge("edge_agent_last_accepted_timestamp_seconds").set(facts.accepted.lastAtMs / 1000);
     }
+  }
+
+  #applySnapshot({ snapshot }: AgentFacts): void {
+    const rows = this.gauge("edge_agent_snapshot_rows");
+    const estimated = this.gauge("edge_agent_snapshot_rows_estimated");
+    rows.reset();
+    estimated.reset();
+    this.gauge("edge_agent_snapshot_jobs").set(snapshot === null ? 0 : snapshot.waiting + 1);
+    this.gauge("edge_agent_snapshot_paused").set(snapshot?.paused === true ? 1 : 0);
+    if (snapshot === null) return;
+    const { table, reason } = snapshot;
+    rows.set({ table, reason }, snapshot.rows);
+    if (snapshot.rowsEstimated !== null) estimated.set({ table, reason }, snapshot.rowsEstimated);
   }
 
   #applySpool(facts: AgentFacts): void {

@@ -158,11 +158,20 @@ export class BinlogReader {
         break;
       case action.unreadable:
       case action.unknown:
-        if (!isIgnorable(buffer, start)) refuse(eventTypeAt(buffer, start));
+        // What lies before the checkpoint is not delivered; only its places and GTIDs count.
+        if (!groups.hasArrived) this.#passOver(buffer, start);
+        else if (!isIgnorable(buffer, start)) refuse(eventTypeAt(buffer, start));
         break;
       default:
     }
     groups.boundary();
+  }
+
+  /** A compressed transaction holds its own end. */
+  #passOver(buffer: Buffer, start: number): void {
+    if (eventTypeAt(buffer, start) === TRANSACTION_PAYLOAD) {
+      this.groups.end(true, null, eventTimestamp(buffer, start));
+    }
   }
 
   #takeQuery(buffer: Buffer, start: number, end: number): void {
@@ -178,8 +187,10 @@ export class BinlogReader {
   }
 }
 
+const TRANSACTION_PAYLOAD = 40;
+
 function refuse(type: number): never {
-  if (type === 40) {
+  if (type === TRANSACTION_PAYLOAD) {
     throw unreadableEvent(
       "a transaction is compressed",
       "Set binlog_transaction_compression=OFF on the server.",

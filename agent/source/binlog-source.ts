@@ -5,17 +5,15 @@
  */
 import {
   type Checkpoint,
-  type FollowedTable,
   nextEpoch,
   type Position,
   type SourceItem,
   STATE_FORMAT_VERSION,
+  withJobs,
 } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
-import type { Clock, Log } from "../kernel/service.ts";
-import type { ChangeSource, SourceObserver, SourceStatus } from "../ports.ts";
+import type { ChangeSource, SnapshotStatus, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";
-import { partLimits } from "./group-rows.ts";
 import {
   atOtherServer,
   isOtherServer,
@@ -36,8 +34,8 @@ import {
   type ServerFacts,
   type ServerPosition,
 } from "./server-facts.ts";
-import type { SourceSettings } from "./settings.ts";
 import { watchSilence } from "./silent-stream.ts";
+import { SnapshotWeave, type StreamView } from "./snapshot/snapshot-weave.ts";
 import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
 import { translateError } from "./source-errors.ts";
 import {
@@ -47,25 +45,8 @@ import {
   startByGtid,
   startWithoutCheckpoint,
 } from "./start-position.ts";
-import { Stream, type StreamLimits } from "./stream.ts";
-
-export interface BinlogSourceParts {
-  readonly settings: SourceSettings;
-  readonly tables: readonly FollowedTable[];
-  readonly observer: SourceObserver;
-  readonly log: Log;
-  readonly clock: Clock;
-  /** For tests: smaller limits, shorter times. */
-  readonly limits?: Partial<SourceLimits>;
-  readonly silenceLookMs?: number;
-}
-
-export interface SourceLimits extends StreamLimits {
-  /** How long a server that took another one's place may lack what was read from that one. */
-  readonly replicaDelayMs: number;
-  /** Shortest wait after another client came with our server id: two that chase each other serve nobody. */
-  readonly idTakenMs: number;
-}
+import { type BinlogSourceParts, defaultLimits, type SourceLimits } from "./source-parts.ts";
+import { Stream } from "./stream.ts";
 
 export interface BinlogSource extends ChangeSource {
   /**
@@ -85,22 +66,11 @@ export interface BinlogSource extends ChangeSource {
   canResume(checkpoint: Checkpoint): Promise<boolean>;
   /** The end of the server's binlog now, on a connection of its own. */
   currentPosition(): Promise<ServerPosition>;
+  /** What is being read beside the stream; null while nothing is. */
+  snapshotStatus(): SnapshotStatus | null;
   /** Looks up a place to begin anew: "current", FILE:POSITION or a GTID (new-place.ts). */
   placeAt(from: string): Promise<NewPlace>;
 }
-
-const defaultLimits: SourceLimits = {
-  parts: partLimits,
-  queueBytes: 1024 * 1024,
-  pauseMs: 10_000,
-  heartbeatMs: 5_000,
-  pullRows: 500,
-  pullBytes: 512 * 1024,
-  progressMs: 1_000,
-  progressBytes: 8 * 1024 * 1024,
-  replicaDelayMs: 30_000,
-  idTakenMs: 5_000,
-};
 
 /** A stream from which nothing came is compared with the server's own position this often. */
 const SILENCE_LOOK_MS = 20_000;
@@ -114,6 +84,7 @@ class MysqlBinlogSource implements BinlogSource {
   readonly #limits: SourceLimits;
   readonly #reconnects: Reconnects;
   #stream: Stream | null = null;
+  #weave: SnapshotWeave | null = null;
   #server: string | null = null;
   #state: "stopped" | "connecting" | "streaming" | "waiting" = "stopped";
   #connects = 0;
@@ -147,13 +118,17 @@ class MysqlBinlogSource implements BinlogSource {
       after,
     );
     this.#stream = stream;
+    const weave = this.#newWeave(after);
+    this.#weave = weave;
+    const view = this.#viewOf(stream);
     // The proof is for what may have changed: at the start, and after a lost connection.
     let prove = true;
     const watching = new AbortController();
     void this.#watchSilence(stream, watching.signal);
     try {
       while (!signal.aborted) {
-        const items = stream.take();
+        const items = weave.weave(stream.take(), view);
+        stream.wakesOnEvent = weave.isPending;
         if (stream.isConfirmed) this.#recovered();
         if (items !== null) {
           yield items;
@@ -175,14 +150,38 @@ class MysqlBinlogSource implements BinlogSource {
         // between would be skipped. A START_POSITION by GTID names no file yet, and stays the same.
         const begun = before === null ? stream.from : null;
         if (begun !== null && begun.file !== "")
-          yield [{ kind: "progress", commitTimeMs: null, checkpoint: begun }];
+          yield weave.stamped([{ kind: "progress", commitTimeMs: null, checkpoint: begun }]);
       }
     } finally {
       watching.abort();
       stream.close();
+      weave.close();
       this.#state = "stopped";
       this.#stream = null;
+      this.#weave = null;
     }
+  }
+
+  #newWeave(after: Checkpoint | null): SnapshotWeave {
+    const { settings, tables, observer, clock, log, snapshots } = this.#parts;
+    const wanted = snapshots?.wanted(after) ?? [];
+    const progress = wanted.length === 0 ? after?.snapshot : withJobs(after?.snapshot, wanted);
+    const rules = { mayRead: () => null, rateMax: null, ...snapshots };
+    return new SnapshotWeave({ settings, tables, observer, clock, log, ...rules }, progress);
+  }
+
+  #viewOf(stream: Stream): StreamView {
+    return {
+      connection: () => (stream.isConnected ? this.#connects : null),
+      delivered: () => stream.delivered,
+      deliveredCheckpoint: () => stream.deliveredCheckpoint(),
+      endsAt: (position) => stream.endsAt(position),
+      wakeUp: () => stream.wakeUp(),
+    };
+  }
+
+  snapshotStatus(): SnapshotStatus | null {
+    return this.#weave?.status() ?? null;
   }
 
   async #watchSilence(stream: Stream, signal: AbortSignal): Promise<void> {

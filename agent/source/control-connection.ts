@@ -10,6 +10,7 @@ import { serverErrorOf, translateError } from "./source-errors.ts";
 
 const CONNECT_TIMEOUT_MS = 10_000;
 const QUERY_TIMEOUT_MS = 30_000;
+const SELECT_TIMEOUT_MS = 120_000;
 
 export type SqlRow = Readonly<Record<string, unknown>>;
 
@@ -69,6 +70,18 @@ export class ControlConnection implements AsyncDisposable {
     }
   }
 
+  /** Rows as the bytes that the server sent, by column. Throws AgentError. */
+  async select(sql: string): Promise<(Buffer | null)[][]> {
+    try {
+      const options = { sql, rowsAsArray: true, typeCast: false, timeout: SELECT_TIMEOUT_MS };
+      const [rows] = await this.#connection.query(options);
+      const answer: unknown = rows;
+      return Array.isArray(answer) ? answer.filter(isBytesRow) : [];
+    } catch (thrown) {
+      throw translateError(thrown);
+    }
+  }
+
   /** Rows of the first statement that the server understands; servers differ in their words. */
   async queryFirst(...statements: readonly string[]): Promise<SqlRow[]> {
     let failure: AgentError | null = null;
@@ -93,6 +106,10 @@ export class ControlConnection implements AsyncDisposable {
 
 function isRow(value: unknown): value is SqlRow {
   return typeof value === "object" && value !== null;
+}
+
+function isBytesRow(value: unknown): value is (Buffer | null)[] {
+  return Array.isArray(value) && value.every((one) => one === null || Buffer.isBuffer(one));
 }
 
 /** Connects as the settings say; `preferred` goes on without TLS where the server has none. */

@@ -310,10 +310,9 @@ export class GroupAssembler {
   #finish(identity: TransactionIdentity, commitTimeMs: number): void {
     const { progress } = this;
     this.#gtid.addTo(progress);
-    progress.lastTransaction = identity;
     if (commitTimeMs > progress.newestCommitMs) progress.newestCommitMs = commitTimeMs;
     this.place.markBoundary();
-    progress.reach(this.place);
+    progress.finish(this.place, identity);
   }
 
   #tellPart(

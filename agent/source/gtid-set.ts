@@ -116,6 +116,16 @@ export class MysqlGtidSet implements GtidSet {
     return this.#sources.get(source)?.some(([first, last]) => number >= first && number <= last) ?? false;
   }
 
+  /** Whether it holds all of the other set. */
+  includes(other: MysqlGtidSet): boolean {
+    for (const [source, intervals] of other.#sources) {
+      const own = this.#sources.get(source) ?? [];
+      if (!intervals.every(([from, to]) => own.some(([first, last]) => first <= from && to <= last)))
+        return false;
+    }
+    return true;
+  }
+
   text(): string {
     if (this.#text !== null) return this.#text;
     let made = "";

@@ -33,6 +33,21 @@ export function positionLost(detail: LossCase, text: string, cause?: unknown): A
   });
 }
 
+/** It is the server that was read, or one that has its history, and a part is missing. */
+const lossesOfSameServer: ReadonlySet<string> = new Set<LossCase>([
+  "purged",
+  "cut_short",
+  "numbering_restarted",
+  "other_history",
+  "gtid_purged",
+  "errant_tail",
+]);
+
+/** False where it may be the wrong server that answers: reading that one anew could mix two shops. */
+export function isLossOfSameServer({ code, detail }: AgentError): boolean {
+  return code === "POSITION_LOST" && detail !== null && lossesOfSameServer.has(detail);
+}
+
 /** What a closer look at the server can tell; each answer costs it a question. */
 export interface LossEvidence {
   readonly files: ReadonlyMap<string, number>;

@@ -20,6 +20,7 @@ export class StreamProgress {
   readonly mysqlGtids: MysqlGtidSet;
   /** Whether what is done is known as GTIDs. */
   gtidsKnown: boolean;
+  readonly #ends = new RecentEnds();
   readonly #flavour: Flavour;
   readonly #from: Checkpoint;
   #resumePosition: number;
@@ -45,6 +46,20 @@ export class StreamProgress {
     this.#resumePosition = place.resumePosition;
   }
 
+  /** A transaction was read whole; it ends at the stream's place. */
+  finish(place: StreamPosition, identity: TransactionIdentity): void {
+    this.lastTransaction = identity;
+    this.reach(place);
+    this.#ends.add(place);
+  }
+
+  /** Whether a transaction ends there, of the last few thousand. */
+  endsAt(position: Position): boolean {
+    const last = this.lastTransaction;
+    if (last !== null && last.file === position.file && last.endPosition === position.position) return true;
+    return this.#ends.has(position);
+  }
+
   checkpoint(partial: PartialTransaction | null): Checkpoint {
     return {
       formatVersion: STATE_FORMAT_VERSION,
@@ -68,5 +83,31 @@ export class StreamProgress {
   #gtidText(): string | null {
     if (!this.gtidsKnown) return null;
     return this.#flavour === "mariadb" ? this.mariadbGtids.text() : this.mysqlGtids.text();
+  }
+}
+
+const ENDS = 8_192;
+
+/** Where the last transactions ended; costs the hot path two stores for each. */
+class RecentEnds {
+  readonly #positions = new Float64Array(ENDS);
+  readonly #files: string[] = Array.from({ length: ENDS }, () => "");
+  #next = 0;
+
+  add({ file, position }: Position): void {
+    this.#positions[this.#next] = position;
+    this.#files[this.#next] = file;
+    this.#next = (this.#next + 1) & (ENDS - 1);
+  }
+
+  has({ file, position }: Position): boolean {
+    for (
+      let at = this.#positions.indexOf(position);
+      at >= 0;
+      at = this.#positions.indexOf(position, at + 1)
+    ) {
+      if (this.#files[at] === file) return true;
+    }
+    return false;
   }
 }

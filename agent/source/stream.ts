@@ -3,62 +3,27 @@
  * in bytes, behind one dump connection at a time. It outlives its connections: what is queued stays,
  * and the next connection goes on behind it.
  */
-import type { Checkpoint, FollowedTable, SourceItem, TableEvent, TransactionIdentity } from "../change.ts";
+import type { Checkpoint, Position, SourceItem, TableEvent } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
-import type { Clock, Log } from "../kernel/service.ts";
-import type { SourceObserver } from "../ports.ts";
 import { actionOf, action, eventTypeAt } from "./binlog-event.ts";
 import { BinlogReader } from "./binlog-reader.ts";
-import type { SchemaColumn } from "./decode/column-definition.ts";
-import { DumpConnection, type DumpOptions } from "./dump-connection.ts";
+import { DumpConnection } from "./dump-connection.ts";
 import type { RawPart } from "./group-sink.ts";
-import type { PartLimits } from "./group-rows.ts";
 import { PartDecoder } from "./part-decoder.ts";
 import { locatedError, translateError } from "./source-errors.ts";
 import { FollowedNames } from "./statement.ts";
+import type { StreamOpening, StreamParts } from "./stream-parts.ts";
 import type { StreamPosition } from "./stream-position.ts";
-import type { Flavour } from "./stream-progress.ts";
 import { type SchemaWanted, TableShapes } from "./table-shapes.ts";
 
 /** What a dump begins with, before it looks at the position it was asked for. */
 const announcements = new Set<number>([action.rotate, action.previousGtids, action.mariadbGtidList]);
 
-export interface StreamLimits {
-  readonly parts: PartLimits;
-  /** Queued bytes at which the connection is paused; it goes on at half of it. */
-  readonly queueBytes: number;
-  /** A pause longer than this closes the connection: the server's dump must not hang on us. */
-  readonly pauseMs: number;
-  readonly heartbeatMs: number;
-  /** Most that one pull gets. */
-  readonly pullRows: number;
-  readonly pullBytes: number;
-  /** Without rows of ours, how often a pull says where the stream stands. */
-  readonly progressMs: number;
-  readonly progressBytes: number;
-}
-
-export interface StreamParts {
-  readonly database: string;
-  readonly tablePrefix: string;
-  readonly tables: readonly FollowedTable[];
-  readonly observer: SourceObserver;
-  readonly log: Log;
-  readonly clock: Clock;
-  readonly limits: StreamLimits;
-  readonly readColumns: (table: string) => Promise<readonly SchemaColumn[] | null>;
-}
-
-export interface StreamOpening {
-  readonly flavour: Flavour;
-  readonly from: Checkpoint;
-  readonly expected: TransactionIdentity | null;
-  readonly dump: DumpOptions;
-}
-
 export class Stream {
   /** Whether the last connection ended before it had come to where the checkpoint stands. */
   failedOnTheWay = false;
+  /** Ends a `wait` after each event: somebody waits for a place that may give nothing to take. */
+  wakesOnEvent = false;
   readonly #parts: StreamParts;
   readonly #names: FollowedNames;
   readonly #shapes: TableShapes;
@@ -75,6 +40,8 @@ export class Stream {
   #failure: AgentError | null = null;
   #broken: AgentError | null = null;
   #wake: (() => void) | null = null;
+  /** Checkpoint of the last item that was taken from the queue. */
+  #taken: Checkpoint | null = null;
   #readingColumns = false;
   #pausedAtMs = 0;
   #lastPacketMs: number | null = null;
@@ -115,6 +82,31 @@ export class Stream {
   get readsAt(): StreamPosition | null {
     const place = this.#reader?.groups.place;
     return place === undefined || place.file === "" || this.isPaused ? null : place;
+  }
+
+  /** Everything up to here was taken; null inside a transaction, or while nothing is known. */
+  get delivered(): Position | null {
+    if (this.#queueAt < this.#queue.length) return this.#taken?.partial === null ? this.#taken : null;
+    const groups = this.#reader?.groups;
+    if (groups === undefined || !groups.hasArrived || groups.isReplaying || groups.closed) return null;
+    return groups.progress;
+  }
+
+  /** The same as a checkpoint. */
+  deliveredCheckpoint(): Checkpoint | null {
+    if (this.delivered === null) return null;
+    if (this.#queueAt < this.#queue.length) return this.#taken;
+    return this.#reader?.groups.progress.checkpoint(null) ?? null;
+  }
+
+  /** Whether a transaction ends there, of those that this connection has read lately. */
+  endsAt(position: Position): boolean {
+    return this.#reader?.groups.progress.endsAt(position) ?? false;
+  }
+
+  /** Ends a `wait`. */
+  wakeUp(): void {
+    this.#wake?.();
   }
 
   /**
@@ -202,7 +194,10 @@ export class Stream {
       this.#queueAt = 0;
     }
     const last = items.at(-1);
-    if (last !== undefined) this.#noteTold(last.checkpoint);
+    if (last !== undefined) {
+      this.#taken = last.checkpoint;
+      this.#noteTold(last.checkpoint);
+    }
     if (this.#broken === null) this.#goOn();
     if (items.length > 0) return items;
     if (this.#broken !== null) throw this.#broken;
@@ -295,7 +290,7 @@ export class Stream {
     if (wanted !== null) {
       // The packet's memory is used again before the columns are known.
       void this.#provideColumns(reader, wanted, Buffer.from(buffer.subarray(start, end)));
-    } else if (this.#progressBytes >= this.#parts.limits.progressBytes) this.#wake?.();
+    } else if (this.wakesOnEvent || this.#progressBytes >= this.#parts.limits.progressBytes) this.#wake?.();
   }
 
   async #provideColumns(reader: BinlogReader, wanted: SchemaWanted, event: Buffer): Promise<void> {

@@ -6,7 +6,8 @@ import { createHash } from "node:crypto";
 import type { Checkpoint, OutboundEvent, Position, SpooledEvent, TableEvent } from "../change.ts";
 import type { ControlEncoder, EncodeContext, EventFacts, GivenUp, HeartbeatFacts } from "../ports.ts";
 import { aboutEvent, literalText } from "./about-event.ts";
-import { eventFormMajor, sourceOf } from "./entity-plan.ts";
+import { ControlEnvelopes } from "./control-envelope.ts";
+import type { Envelope } from "./control-envelope.ts";
 import type { EntityPlan, Installation } from "./entity-plan.ts";
 import {
   idOf,
@@ -15,11 +16,10 @@ import {
   endSequenceOf,
   streamSequencePrefix,
   traceIdOf,
-  traceparentOf,
   transactionName,
 } from "./sequence.ts";
 
-/** Types of control events. Not all are sent yet; the names are part of the contract. */
+/** Types of control events; the names are part of the contract. */
 export const controlTypes = {
   heartbeat: "magento.heartbeat",
   snapshotStarted: "magento.snapshot.started",
@@ -57,6 +57,8 @@ export interface GapFacts {
   readonly from: Position | null;
   readonly to: Position | null;
   readonly epoch: number;
+  /** Whether the topic's entities are read again. */
+  readonly resync: boolean;
   readonly nowMs: number;
 }
 
@@ -65,19 +67,9 @@ export interface HistoryGapFacts {
   readonly from: Pick<Checkpoint, "epoch" | "file" | "position" | "gtidSet" | "newestCommitMs">;
   readonly to: Pick<Checkpoint, "epoch" | "file" | "position" | "gtidSet">;
   readonly entities: readonly string[];
+  /** Whether they are read again. */
+  readonly resync: boolean;
   readonly nowMs: number;
-}
-
-interface Envelope {
-  readonly id: string;
-  readonly type: string;
-  readonly subject: string;
-  readonly timeMs: number;
-  readonly topic: string;
-  readonly traceId: string;
-  /** Null where nothing has a place yet: told as null in data, and left out of the attributes. */
-  readonly sequence: string | null;
-  readonly data: Readonly<Record<string, unknown>>;
 }
 
 /** Encodes control events and dead letters of one installation. Pure. */
@@ -85,11 +77,13 @@ export class ControlEvents implements ControlEncoder {
   readonly #installation: Installation;
   readonly #topics: ControlTopics;
   readonly #maxEventBytes: number;
+  readonly #envelopes: ControlEnvelopes;
 
   constructor(installation: Installation, topics: ControlTopics, maxEventBytes: number) {
     this.#installation = installation;
     this.#topics = topics;
     this.#maxEventBytes = maxEventBytes;
+    this.#envelopes = new ControlEnvelopes(installation, topics.control);
   }
 
   /** One heartbeat. Its id is of its moment: no two are the same. */
@@ -97,7 +91,7 @@ export class ControlEvents implements ControlEncoder {
     const { instance } = this.#installation;
     const id = idOf(controlTypes.heartbeat, instance, facts.epoch, facts.nowMs);
     const { completeUpToMs } = facts;
-    const payload = this.#payload({
+    const payload = this.#envelopes.payload({
       id,
       type: controlTypes.heartbeat,
       subject: this.#installation.shop,
@@ -118,7 +112,13 @@ export class ControlEvents implements ControlEncoder {
         sent_at: new Date(facts.nowMs).toISOString(),
       },
     });
-    return this.#outbound({ id, payload, timeMs: facts.nowMs, queue: this.#topics.control, barrier: false });
+    return this.#envelopes.outbound({
+      id,
+      payload,
+      timeMs: facts.nowMs,
+      queue: this.#topics.control,
+      barrier: false,
+    });
   }
 
   /** A table was truncated, dropped or rebuilt: what a consumer has of the entity is void. */
@@ -126,7 +126,7 @@ export class ControlEvents implements ControlEncoder {
     const prefix = idPrefix(event);
     const id = idOf(controlTypes.reset, prefix, plan.table);
     const sequence = sequenceOf(streamSequencePrefix(context.epoch, event.end), 0, 1);
-    const payload = this.#payload({
+    const payload = this.#envelopes.payload({
       id,
       type: controlTypes.reset,
       subject: plan.entity,
@@ -151,17 +151,17 @@ export class ControlEvents implements ControlEncoder {
       },
     });
     const outbound = { id, payload, timeMs: event.commitTimeMs, queue: plan.topic, barrier: true };
-    return { ...this.#outbound(outbound), capturedAtMs: context.capturedAtMs };
+    return { ...this.#envelopes.outbound(outbound), capturedAtMs: context.capturedAtMs };
   }
 
   /**
    * Changes between two places are lost to all entities. Its sequence is that of the new beginning:
    * what a consumer has with a smaller one may have changed, or be gone, without an event.
    */
-  historyGap({ from, to, entities, nowMs }: HistoryGapFacts): OutboundEvent {
+  historyGap({ from, to, entities, resync, nowMs }: HistoryGapFacts): OutboundEvent {
     const { instance, shop } = this.#installation;
     const id = idOf(controlTypes.gap, instance, to.epoch);
-    const payload = this.#payload({
+    const payload = this.#envelopes.payload({
       id,
       type: controlTypes.gap,
       subject: shop,
@@ -177,13 +177,19 @@ export class ControlEvents implements ControlEncoder {
         to_gtid: to.gtidSet,
         from_time: from.newestCommitMs === 0 ? null : new Date(from.newestCommitMs).toISOString(),
         reason: "POSITION_LOST",
-        resync: [],
+        resync: resync ? entities : [],
         previous_epoch: from.epoch,
         epoch: to.epoch,
         instance,
       },
     });
-    return this.#outbound({ id, payload, timeMs: nowMs, queue: this.#topics.control, barrier: false });
+    return this.#envelopes.outbound({
+      id,
+      payload,
+      timeMs: nowMs,
+      queue: this.#topics.control,
+      barrier: false,
+    });
   }
 
   /** The mapping of an entity changed; a barrier in its queue. */
@@ -196,7 +202,7 @@ export class ControlEvents implements ControlEncoder {
       entity,
       schemaVersion,
     );
-    const payload = this.#payload({
+    const payload = this.#envelopes.payload({
       id,
       type: controlTypes.schemaChanged,
       subject: entity,
@@ -214,7 +220,7 @@ export class ControlEvents implements ControlEncoder {
         instance: this.#installation.instance,
       },
     });
-    return this.#outbound({ id, payload, timeMs: nowMs, queue: plan.topic, barrier: true });
+    return this.#envelopes.outbound({ id, payload, timeMs: nowMs, queue: plan.topic, barrier: true });
   }
 
   /** Events of a topic were lost and could not be read again; a barrier in their place. */
@@ -223,7 +229,7 @@ export class ControlEvents implements ControlEncoder {
     const { queue, first, last, from, to, epoch, nowMs } = facts;
     const id = idOf(controlTypes.gap, instance, epoch, queue, first, last, nowMs);
     const place = (at: Position | null): string | null => (at === null ? null : `${at.file}:${at.position}`);
-    const payload = this.#payload({
+    const payload = this.#envelopes.payload({
       id,
       type: controlTypes.gap,
       subject: queue,
@@ -238,13 +244,12 @@ export class ControlEvents implements ControlEncoder {
         to: place(to),
         events: last - first + 1,
         reason: "SPOOL_CORRUPT",
-        // What is being resynced: nothing yet, an operator has to ask for it.
-        resync: [],
+        resync: facts.resync ? entities : [],
         epoch,
         instance,
       },
     });
-    return this.#outbound({ id, payload, timeMs: nowMs, queue, barrier: true });
+    return this.#envelopes.outbound({ id, payload, timeMs: nowMs, queue, barrier: true });
   }
 
   /**
@@ -282,12 +287,12 @@ export class ControlEvents implements ControlEncoder {
     // Escaped twice more, the text grows; one that could not fit anyway is not tried.
     let payload: Buffer | null = null;
     if (withPayload && text.length <= this.#maxEventBytes) {
-      payload = this.#payload({ ...envelope, data: { ...data, payload: text } });
+      payload = this.#envelopes.payload({ ...envelope, data: { ...data, payload: text } });
       if (payload.length > this.#maxEventBytes) payload = null;
     }
-    payload ??= this.#payload({ ...envelope, data });
+    payload ??= this.#envelopes.payload({ ...envelope, data });
     const { deadLetters } = this.#topics;
-    const outbound = this.#outbound({
+    const outbound = this.#envelopes.outbound({
       id,
       payload,
       timeMs: event.commitTimeMs,
@@ -306,61 +311,6 @@ export class ControlEvents implements ControlEncoder {
       if (error instanceof SyntaxError) return null;
       throw error;
     }
-  }
-
-  #payload(envelope: Envelope): Buffer {
-    const { shop, pubsub } = this.#installation;
-    const traceparent = traceparentOf(envelope.traceId, envelope.id);
-    const kind = envelope.type.replace("magento.", "");
-    const event = {
-      specversion: "1.0",
-      id: envelope.id,
-      source: sourceOf(this.#installation),
-      type: envelope.type,
-      subject: envelope.subject,
-      time: new Date(envelope.timeMs).toISOString(),
-      datacontenttype: "application/json",
-      ...(envelope.sequence === null ? {} : { sequence: envelope.sequence }),
-      partitionkey: shop,
-      dataschema: `urn:magento-edge-agent:${kind}:${eventFormMajor}`,
-      topic: envelope.topic,
-      pubsubname: pubsub,
-      traceparent,
-      traceid: traceparent,
-      data: {
-        type: envelope.type,
-        shop,
-        source: "magento",
-        event_id: envelope.id,
-        sequence: envelope.sequence,
-        ...envelope.data,
-      },
-    };
-    return Buffer.from(JSON.stringify(JSON.stringify(event)), "utf8");
-  }
-
-  #outbound(made: {
-    readonly id: string;
-    readonly payload: Buffer;
-    readonly timeMs: number;
-    readonly queue: string;
-    readonly barrier: boolean;
-  }): OutboundEvent {
-    return {
-      kind: "control",
-      queue: made.queue,
-      lane: "live",
-      topic: this.#topics.control,
-      table: "",
-      op: "",
-      id: made.id,
-      entityKey: "",
-      commitTimeMs: made.timeMs,
-      capturedAtMs: made.timeMs,
-      barrier: made.barrier,
-      oversize: false,
-      payload: made.payload,
-    };
   }
 }
 

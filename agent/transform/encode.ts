@@ -2,15 +2,17 @@
  * Changes of entities -> events on the wire (spec.md section 4). Encode once: what is made here
  * goes to the spool and from there to Dapr byte by byte.
  */
-import type { OutboundEvent, TransactionPart, Value } from "../change.ts";
+import type { Lane, OutboundEvent, SnapshotChunk, TransactionPart, Value } from "../change.ts";
 import type { EncodeContext, PayloadWriter } from "../ports.ts";
 import { treatedUnits } from "./entity-plan.ts";
-import type { EntityPlan, FieldPlan, FieldText } from "./entity-plan.ts";
+import type { EntityPlan, EventPieces, FieldPlan, FieldText } from "./entity-plan.ts";
 import { magentoIdOf } from "./identity.ts";
 import type { EntityChange } from "./merge.ts";
 import {
   eventId,
   idPrefix,
+  readId,
+  readSequencePrefix,
   sequenceOf,
   streamSequencePrefix,
   traceIdOf,
@@ -19,9 +21,10 @@ import {
 } from "./sequence.ts";
 import { embed, embedValue, numberText, stringText, textUnits } from "./wire.ts";
 
-/** What all events of one part share. */
+/** What all events of one part or chunk share. */
 export interface PartFrame {
-  readonly part: TransactionPart;
+  readonly timeMs: number;
+  readonly lane: Lane;
   readonly capturedAtMs: number;
   readonly payloads: PayloadWriter;
   readonly sequencePrefix: string;
@@ -31,6 +34,8 @@ export interface PartFrame {
   readonly syncedAt: string;
   /** `origin` after its table, to the end of the literal. */
   readonly originRest: string;
+  /** Where rows that were read go; null: to their entity's topic. */
+  readonly elsewhere: { readonly topic: string; readonly pieces: EventPieces } | null;
 }
 
 /** A change that gives an event. `names` and `before` are wire text of an update's differences. */
@@ -87,7 +92,8 @@ export function partFrame(
     instance: facts.instance,
   });
   return {
-    part,
+    timeMs: part.commitTimeMs,
+    lane: "live",
     capturedAtMs: context.capturedAtMs,
     payloads: context.payloads ?? ownMemory,
     sequencePrefix: streamSequencePrefix(context.epoch, part.end),
@@ -95,9 +101,51 @@ export function partFrame(
     traceId: traceIdOf(prefix),
     time: new Date(part.commitTimeMs).toISOString(),
     syncedAt: new Date(context.capturedAtMs).toISOString(),
-    // Closes origin (its own brace), data, the CloudEvent, and the literal.
-    originRest: `${embed(origin.slice(1))}${objectEnd}${objectEnd}"`,
+    originRest: originRest(origin),
+    elsewhere: null,
   };
+}
+
+/**
+ * Of rows that were read. Their ids do not hold the epoch, as no id does; those of one place and
+ * generation are of one state of the table.
+ */
+export function chunkFrame(
+  chunk: SnapshotChunk,
+  context: EncodeContext,
+  facts: { readonly instance: string; readonly elsewhere: PartFrame["elsewhere"] },
+): PartFrame {
+  const place = `${chunk.position.file}:${chunk.position.position}`;
+  const { generation } = chunk.job;
+  const transaction = `read:${generation}:${place}`;
+  const prefix = `${transaction}\n${chunk.serverId}\n${facts.instance}\n`;
+  const origin = JSON.stringify({
+    server: chunk.serverId,
+    position: place,
+    gtid: null,
+    ts_ms: chunk.readAtMs,
+    transaction,
+    transaction_events: null,
+    instance: facts.instance,
+  });
+  return {
+    timeMs: chunk.readAtMs,
+    lane: "bulk",
+    capturedAtMs: context.capturedAtMs,
+    payloads: context.payloads ?? ownMemory,
+    sequencePrefix: readSequencePrefix(context.epoch, chunk.position, generation),
+    idPrefix: prefix,
+    traceId: traceIdOf(prefix),
+    time: new Date(chunk.readAtMs).toISOString(),
+    syncedAt: new Date(context.capturedAtMs).toISOString(),
+    originRest: originRest(origin),
+    elsewhere: facts.elsewhere,
+  };
+}
+
+/** Closes origin (its own brace), data, the CloudEvent, and the literal. */
+function originRest(origin: string): string {
+  return `${embed(origin.slice(1))}${objectEnd}${objectEnd}"`;
 }
 
 /** Encodes the events of entities. Pure but for the caches of what it computes. */
@@ -133,7 +181,10 @@ export class EventComposer {
 
   encode(planned: PlannedEvent, frame: PartFrame): OutboundEvent {
     const { plan, change } = planned;
-    const id = eventId(frame.idPrefix, plan.table, change.imageIndex, change.step);
+    const id =
+      change.op === "r"
+        ? readId(frame.idPrefix, plan.table, change.key)
+        : eventId(frame.idPrefix, plan.table, change.imageIndex, change.step);
     if (leastUnits(change) <= this.#maxEventBytes) {
       const payload = this.#payload(planned, frame, nothing, id);
       if (payload.length <= this.#maxEventBytes)
@@ -149,7 +200,7 @@ export class EventComposer {
     const traceparent = traceparentOf(frame.traceId, id);
     const magentoId = magentoIdOf(plan.key, change.row);
     const uuid = plan.identity.uuidOf(magentoId);
-    const pieces = plan.pieces[op];
+    const pieces = frame.elsewhere?.pieces ?? plan.pieces[op];
     let text = literalStart + id + pieces.afterId + uuid + afterSubject + frame.time + afterTime + sequence;
     text += afterSequence + uuid + pieces.afterPartitionKey + traceparent + afterTraceparent + traceparent;
     text += pieces.dataStart + uuid + afterDataId;
@@ -286,16 +337,17 @@ function outbound(
   encoded: { readonly payload: Buffer; readonly oversize: boolean },
 ): OutboundEvent {
   const { plan, change } = planned;
+  const topic = frame.elsewhere?.topic ?? plan.topic;
   return {
     kind: "entity",
-    queue: plan.topic,
-    lane: "live",
-    topic: plan.topic,
+    queue: topic,
+    lane: frame.lane,
+    topic,
     table: plan.table,
     op: change.op,
     id,
     entityKey: change.key,
-    commitTimeMs: frame.part.commitTimeMs,
+    commitTimeMs: frame.timeMs,
     capturedAtMs: frame.capturedAtMs,
     barrier: false,
     oversize: encoded.oversize,

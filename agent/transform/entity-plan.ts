@@ -118,7 +118,7 @@ function compileEntity(
   };
 }
 
-function eventPieces(
+export function eventPieces(
   entity: string,
   topic: string,
   op: "c" | "u" | "d" | "r",

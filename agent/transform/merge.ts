@@ -18,7 +18,8 @@ export type Row = readonly (Value | undefined)[];
 export interface EntityChange {
   readonly table: number;
   readonly key: string;
-  readonly op: "c" | "u" | "d";
+  /** Merging makes no `r`: those are rows that were read. */
+  readonly op: "c" | "u" | "d" | "r";
   readonly row: Row;
   /** For `u`: old values where they differ, `undefined` elsewhere. */
   readonly old: Row | null;

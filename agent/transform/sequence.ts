@@ -3,7 +3,8 @@
  * recognised (invariant 6).
  *
  *     sequence = epoch(10).file(10).end position(16).class(1).generation(6).ordinal(10).step(1)
- *     id       = SHA-256(transaction, commit time, table, image index, step, class), 32 hex digits
+ *     id       = SHA-256(transaction, commit time, table, image index, step, class), 32 hex digits;
+ *                of a row that was read SHA-256(server, place, generation, table, key, class)
  *
  * The epoch is not part of the id: the same change keeps its id after lost state. The commit time
  * is part of it also where there is a GTID, because a reset server counts its GTIDs from 1 again.
@@ -11,9 +12,13 @@
 import { hash } from "node:crypto";
 import { binlogFileNumber } from "../change.ts";
 import type { Position } from "../change.ts";
+import { assert } from "../kernel/assert.ts";
 
 /** What follows on the position: live changes before snapshots and resyncs at the same place. */
 export const streamClass = 1;
+export const readClass = 9;
+/** Generations that a sequence has room for. */
+const GENERATION_MAX = 999_999;
 
 /** A delete that makes room for an insert comes before it. */
 export type Step = 0 | 1;
@@ -32,9 +37,22 @@ function digits(value: number, width: number): string {
 
 /** Everything of a sequence before the ordinal, for events of the stream. */
 export function streamSequencePrefix(epoch: number, end: Position): string {
+  return `${placeOf(epoch, end)}.${streamClass}.000000.`;
+}
+
+/**
+ * Everything of a sequence before the ordinal, for rows that were read: behind every change up to
+ * the position and behind what an earlier generation read there, before every later change.
+ */
+export function readSequencePrefix(epoch: number, position: Position, generation: number): string {
+  assert(generation <= GENERATION_MAX, "a state makes fewer than a million snapshots and resyncs");
+  return `${placeOf(epoch, position)}.${readClass}.${digits(generation, 6)}.`;
+}
+
+function placeOf(epoch: number, { file, position }: Position): string {
   // Where only GTIDs are known yet, nothing of the epoch was read: before everything of it.
-  const file = digits(end.file === "" ? 0 : binlogFileNumber(end.file), 10);
-  return `${digits(epoch, 10)}.${file}.${digits(end.position, 16)}.${streamClass}.000000.`;
+  const number = digits(file === "" ? 0 : binlogFileNumber(file), 10);
+  return `${digits(epoch, 10)}.${number}.${digits(position, 16)}`;
 }
 
 /** A whole sequence, from its prefix. */
@@ -61,6 +79,11 @@ export function idPrefix(facts: TransactionFacts): string {
 /** Id of one change. `prefix` is from `idPrefix`. */
 export function eventId(prefix: string, table: string, imageIndex: number, step: Step): string {
   return hash("sha256", `${prefix}${table}\n${imageIndex}\n${step}\n${streamClass}`, "hex").slice(0, 32);
+}
+
+/** Id of a row that was read. `prefix` names server, place and generation: read there again, it is the same. */
+export function readId(prefix: string, table: string, key: string): string {
+  return hash("sha256", `${prefix}${table}\n${key}\n${readClass}`, "hex").slice(0, 32);
 }
 
 /** Id of anything else: of its parts, in order. */

@@ -3,21 +3,23 @@
  * clock; what it needs to know of the world is handed in.
  */
 import { createHmac, hash } from "node:crypto";
-import type { FollowedTable, OutboundEvent, TableEvent, TransactionPart } from "../change.ts";
+import type { FollowedTable, OutboundEvent, SnapshotChunk, TableEvent, TransactionPart } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { assert } from "../kernel/assert.ts";
 import type { EncodeContext, EventEncoder } from "../ports.ts";
 import { ControlEvents } from "./control.ts";
 import type { GapFacts, SchemaChangeFacts } from "./control.ts";
-import { EventComposer, partFrame } from "./encode.ts";
+import { chunkFrame, EventComposer, partFrame } from "./encode.ts";
 import type { PlannedEvent } from "./encode.ts";
-import { FieldText, compileMapping, followedTable } from "./entity-plan.ts";
+import { FieldText, compileMapping, eventPieces, followedTable } from "./entity-plan.ts";
 import type { EntityPlan } from "./entity-plan.ts";
+import { entityKeyOf } from "./identity.ts";
 import type { LookupUuid } from "./identity.ts";
 import { topicOf } from "./mapping.ts";
 import type { EntityMapping, Mapping } from "./mapping.ts";
 import { mergeChanges } from "./merge.ts";
 import { isSecretColumn, isSecretTable } from "./secrets.ts";
+import { SnapshotEvents } from "./snapshot-events.ts";
 
 export interface TransformOptions {
   readonly mapping: Mapping;
@@ -66,14 +68,16 @@ class RowTransform implements Transform {
   readonly topics: Transform["topics"];
   readonly #plans: readonly EntityPlan[];
   readonly #composer: EventComposer;
-  readonly #instance: string;
+  readonly #options: TransformOptions;
+  readonly #snapshots: SnapshotEvents;
   #suppressed = 0;
 
   constructor(options: TransformOptions, plans: readonly EntityPlan[]) {
     const control = topicOf(options.mapping.controlTopic, options.shop);
     const deadLetters = topicOf(options.mapping.deadLetterTopic, options.shop);
     this.#plans = plans;
-    this.#instance = options.instance;
+    this.#options = options;
+    this.#snapshots = new SnapshotEvents(options, control);
     this.tables = plans.map(followedTable);
     this.#composer = new EventComposer(new FieldText(options.fieldHashKey), options.maxEventBytes);
     this.control = new ControlEvents(options, { control, deadLetters }, options.maxEventBytes);
@@ -84,7 +88,8 @@ class RowTransform implements Transform {
     };
   }
 
-  encode(item: TransactionPart | TableEvent, context: EncodeContext): OutboundEvent[] {
+  encode(item: TransactionPart | TableEvent | SnapshotChunk, context: EncodeContext): OutboundEvent[] {
+    if (item.kind === "chunk") return this.#encodeChunk(item, context);
     if (item.kind === "table") {
       // Changed columns alone void nothing; rows of the new form say themselves what they hold.
       if (item.what === "altered") return [];
@@ -97,8 +102,36 @@ class RowTransform implements Transform {
       else planned.push(event);
     }
     if (planned.length === 0) return [];
-    const frame = partFrame(item, context, { instance: this.#instance, eventsInPart: planned.length });
+    const frame = partFrame(item, context, {
+      instance: this.#options.instance,
+      eventsInPart: planned.length,
+    });
     return planned.map((event) => this.#composer.encode(event, frame));
+  }
+
+  #encodeChunk(chunk: SnapshotChunk, context: EncodeContext): OutboundEvent[] {
+    const plan = this.#planAt(chunk.table);
+    const { topic } = chunk.job;
+    const elsewhere =
+      topic === null ? null : { topic, pieces: eventPieces(plan.entity, topic, "r", this.#options) };
+    const frame = chunkFrame(chunk, context, { instance: this.#options.instance, elsewhere });
+    const events = chunk.isFirst ? [this.#snapshots.started(chunk, plan)] : [];
+    for (const [index, row] of chunk.rows.entries()) {
+      const change = {
+        table: chunk.table,
+        key: entityKeyOf(plan.key, row),
+        op: "r",
+        row,
+        old: null,
+        imageIndex: 0,
+        ordinal: index + 1,
+        step: 1,
+      } as const;
+      const planned = this.#composer.plan(plan, change);
+      if (planned !== null) events.push(this.#composer.encode(planned, frame));
+    }
+    if (chunk.isLast) events.push(this.#snapshots.range(chunk, plan), this.#snapshots.completed(chunk, plan));
+    return events;
   }
 
   takeSuppressed(): number {

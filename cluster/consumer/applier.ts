@@ -4,12 +4,14 @@
  *     apply an event if its sequence is greater than the one stored for that id
  *
  * A deleted entity stays as a tombstone with its sequence, so that an older event that comes later
- * does not bring it back. A reset (the table was truncated, dropped or rebuilt) stays as a floor per
- * entity: everything at or below it is deleted, also when it comes later. So the state after any set
+ * does not bring it back. A reset (the table was truncated, dropped or rebuilt) and a range (what a
+ * snapshot or resync did not find) stay as floors: everything below them is deleted, also when it
+ * comes later. So the state after any set
  * of events is the same in whatever order and however often they were delivered.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { entityEvent, optionalText, text, type DeliveredEvent, type EntityEvent } from "./event.ts";
+import { flooredBy, Floors, isWithin, type KeyRange } from "./floors.ts";
 import { allRows, countOf, openDatabase } from "./schema.ts";
 
 /** Field names per entity that are emptied when the entity is deleted. */
@@ -47,6 +49,7 @@ export interface Statistics {
 const deadLetterType = "magento.dead-letter";
 const heartbeatType = "magento.heartbeat";
 const resetType = "magento.reset";
+const rangeType = "magento.range";
 const entityType = /^magento\..+\.(created|updated|deleted|read)$/;
 
 /** Owns the database file. Synchronous: a caller batches many deliveries into one transaction. */
@@ -54,8 +57,7 @@ export class Applier {
   readonly #database: DatabaseSync;
   readonly #personal: PersonalFields;
   readonly #statements: Statements;
-  /** Reset sequences, by entity: read for every event, so kept in memory too. */
-  #floors: Map<string, string>;
+  readonly #floors: Floors;
   #applied = 0;
   #stale = 0;
 
@@ -63,7 +65,7 @@ export class Applier {
     this.#database = openDatabase(file);
     this.#personal = personal;
     this.#statements = prepare(this.#database);
-    this.#floors = readFloors(this.#database);
+    this.#floors = new Floors(this.#database);
   }
 
   /**
@@ -78,8 +80,8 @@ export class Applier {
       return result;
     } catch (thrown) {
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
-      // A reset of the lost transaction may stand in memory.
-      this.#floors = readFloors(this.#database);
+      // A floor of the lost transaction may stand in memory.
+      this.#floors.reload();
       throw thrown;
     }
   }
@@ -93,8 +95,7 @@ export class Applier {
 
   /** The one-line rule. */
   applyEntity(event: EntityEvent): Verdict {
-    const floor = this.#floors.get(event.entity);
-    const deleted = event.op === "d" || (floor !== undefined && event.sequence <= floor);
+    const deleted = event.op === "d" || this.#floors.covers(event);
     const fields = deleted ? this.#withoutPersonal(event.entity, event.fields) : event.fields;
     const { changes } = this.#statements.upsert.run(
       event.entity,
@@ -112,14 +113,16 @@ export class Applier {
     return "applied";
   }
 
-  /** Records a control event; a reset also deletes everything older of its entity. */
+  /** Records a control event; a reset or a range also deletes what is older there. */
   applyControl(event: DeliveredEvent): Verdict {
     if (event.type === heartbeatType) {
       const instance = optionalText(event.data, "instance");
       this.#statements.heartbeat.run(instance, event.time, JSON.stringify(event.data));
       return "recorded";
     }
-    if (event.type === resetType) this.#reset(text(event.data, "entity"), sequenceOf(event));
+    if (event.type === resetType) {
+      this.#raise(text(event.data, "entity"), { low: null, high: null }, sequenceOf(event));
+    } else if (event.type === rangeType) this.#range(event);
     const { changes } = this.#statements.control.run(
       event.id,
       event.type,
@@ -193,16 +196,29 @@ export class Applier {
     this.#database.close();
   }
 
-  #reset(entity: string, sequence: string): void {
-    const floor = this.#floors.get(entity);
-    if (floor !== undefined && floor >= sequence) return;
-    this.#statements.floor.run(entity, sequence);
-    this.#floors.set(entity, sequence);
+  #range(event: DeliveredEvent): void {
+    const entity = text(event.data, "entity");
+    const floored = flooredBy(event.data);
+    const sequence = sequenceOf(event);
+    if (!("length" in floored)) return this.#raise(entity, floored, sequence);
+    for (const id of floored) {
+      if (!this.#floors.raiseKey(entity, id, sequence)) continue;
+      const stored = this.get(entity, id);
+      if (stored !== null && !stored.deleted && stored.sequence <= sequence) this.#bury(entity, stored);
+    }
+  }
+
+  #raise(entity: string, range: KeyRange, sequence: string): void {
+    if (!this.#floors.raise(entity, range, sequence)) return;
     for (const row of this.#statements.below.all(entity, sequence)) {
       const stored = storedEntity(row);
-      const fields = JSON.stringify(this.#withoutPersonal(entity, stored.fields));
-      this.#statements.bury.run(fields, entity, stored.id);
+      if (isWithin(stored.magentoId, range)) this.#bury(entity, stored);
     }
+  }
+
+  #bury(entity: string, stored: StoredEntity): void {
+    const fields = JSON.stringify(this.#withoutPersonal(entity, stored.fields));
+    this.#statements.bury.run(fields, entity, stored.id);
   }
 
   /** Of an entity that nobody described, every field is taken for personal. */
@@ -221,7 +237,6 @@ interface Statements {
   readonly every: StatementSync;
   readonly below: StatementSync;
   readonly bury: StatementSync;
-  readonly floor: StatementSync;
   readonly control: StatementSync;
   readonly heartbeat: StatementSync;
   readonly deadLetter: StatementSync;
@@ -240,10 +255,6 @@ function prepare(database: DatabaseSync): Statements {
     every: database.prepare(`${row} WHERE entity = ? ORDER BY id`),
     below: database.prepare(`${row} WHERE entity = ? AND sequence <= ? AND deleted = 0`),
     bury: database.prepare("UPDATE entities SET deleted = 1, fields = ? WHERE entity = ? AND id = ?"),
-    floor: database.prepare(
-      `INSERT INTO floors (entity, sequence) VALUES (?, ?)
-       ON CONFLICT (entity) DO UPDATE SET sequence = excluded.sequence`,
-    ),
     control: database.prepare(
       "INSERT INTO control (id, type, time, entity, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
     ),
@@ -257,11 +268,6 @@ function prepare(database: DatabaseSync): Statements {
        ON CONFLICT (event_id) DO NOTHING`,
     ),
   };
-}
-
-function readFloors(database: DatabaseSync): Map<string, string> {
-  const rows = allRows(database, "SELECT entity, sequence FROM floors");
-  return new Map(rows.map((row) => [String(row["entity"]), String(row["sequence"])]));
 }
 
 function storedEntity(row: Record<string, unknown>): StoredEntity {

@@ -4,7 +4,15 @@ import { join } from "node:path";
 import { test } from "node:test";
 import { Applier, type PersonalFields } from "../../cluster/consumer/applier.ts";
 import { MalformedEventError, deliveredEvent } from "../../cluster/consumer/event.ts";
-import { entityCloudEvent, randomFrom, resetCloudEvent, shuffled, type CloudEvent } from "./events.ts";
+import {
+  entityCloudEvent,
+  entityId,
+  randomFrom,
+  rangeCloudEvent,
+  resetCloudEvent,
+  shuffled,
+  type CloudEvent,
+} from "./events.ts";
 
 const consumer = join(import.meta.dirname, "..", "..", "cluster", "consumer");
 const personal: PersonalFields = JSON.parse(readFileSync(join(consumer, "personal-fields.json"), "utf8"));
@@ -28,11 +36,23 @@ function randomHistory(random: () => number, length: number): CloudEvent[] {
       history.push(resetCloudEvent(entity, n));
       continue;
     }
+    if (random() < 0.05) {
+      history.push(rangeCloudEvent(entity, n, randomScope(random)));
+      continue;
+    }
     const op = (["c", "u", "u", "d", "r"] as const)[Math.floor(random() * 5)] ?? "u";
     const key = 1 + Math.floor(random() * 12);
     history.push(entityCloudEvent({ entity, op, key, n, fields: randomFields(random) }));
   }
   return history;
+}
+
+function randomScope(random: () => number): Parameters<typeof rangeCloudEvent>[2] {
+  const low = 1 + Math.floor(random() * 12);
+  const kind = random();
+  if (kind < 0.2) return { from: null, to: null, keys: null };
+  if (kind < 0.6) return { from: String(low), to: String(low + Math.floor(random() * 5)), keys: null };
+  return { from: null, to: null, keys: [low, 1 + Math.floor(random() * 12)] };
 }
 
 function stateAfter(events: readonly CloudEvent[], batch = 1): unknown {
@@ -59,21 +79,28 @@ test("the same events give the same state in any order, doubled, and in any batc
   }
 });
 
-test("the state is that of each entity's newest event, and nothing at or below a reset lives", () => {
+function isFloor({ type }: CloudEvent): boolean {
+  return type === "magento.reset" || type === "magento.range";
+}
+
+/** In the words of the contract, and not of the consumer's code. */
+function concerns({ type, data }: CloudEvent, key: number, id: string): boolean {
+  if (type === "magento.reset") return true;
+  if (data["keys"] !== null) return JSON.stringify(data["keys"]).includes(id);
+  return data["from"] === null || (key >= Number(data["from"]) && key <= Number(data["to"]));
+}
+
+test("the state is that of each entity's newest event, and nothing at or below a reset or a range lives", () => {
   const seed = Math.floor(Math.random() * 2 ** 32);
   const random = randomFrom(seed);
   const history = randomHistory(random, 2_000);
   const applier = new Applier(":memory:", personal);
   for (const event of shuffled(history, random)) applier.receive(deliveredEvent(event));
   for (const entity of entities) {
-    const floor = history
-      .filter((event) => event.type === "magento.reset" && event.data["entity"] === entity)
-      .map((event) => String(event.sequence))
-      .sort()
-      .at(-1);
+    const floors = history.filter((event) => isFloor(event) && event.data["entity"] === entity);
     const newest = new Map<string, CloudEvent>();
     for (const event of history) {
-      if (event.type !== "magento.reset" && event.data["entity"] === entity) {
+      if (!isFloor(event) && event.data["entity"] === entity) {
         newest.set(String(event.data["id"]), event);
       }
     }
@@ -83,7 +110,11 @@ test("the state is that of each entity's newest event, and nothing at or below a
       assert.ok(stored, `seed ${seed}`);
       const sequence = String(event.sequence);
       assert.equal(stored.sequence, sequence, `seed ${seed}`);
-      const gone = event.data["op"] === "d" || (floor !== undefined && sequence <= floor);
+      const key = Number(event.data["magento_id"]);
+      const isFloored = floors.some(
+        (floor) => sequence <= String(floor.sequence) && concerns(floor, key, id),
+      );
+      const gone = event.data["op"] === "d" || isFloored;
       assert.equal(stored.deleted, gone, `seed ${seed}`);
       assert.strictEqual(stored.magentoId, event.data["magento_id"]);
       if (!gone) assert.equal(stored.fields["total_amount"], event.data["total_amount"], `seed ${seed}`);
@@ -190,5 +221,27 @@ test("refuses what is no event before anything is written", () => {
     assert.throws(() => deliveredEvent(body), MalformedEventError);
   }
   assert.deepEqual(applier.statistics().entities, {});
+  applier.close();
+});
+
+test("what a range does not name stays, and what it names and is newer stays too", () => {
+  const applier = new Applier(":memory:", personal);
+  const take = (event: CloudEvent): unknown => applier.receive(deliveredEvent(event));
+  for (const [key, n] of [
+    [1, 10],
+    [2, 11],
+    [3, 30],
+    [9, 12],
+  ] as const) {
+    take(entityCloudEvent({ entity: "order", op: "c", key, n, fields: {} }));
+  }
+  take(rangeCloudEvent("order", 20, { from: "1", to: "5", keys: null }));
+  take(rangeCloudEvent("order", 5, { from: null, to: null, keys: [9] }));
+  const live = [1, 2, 3, 9].filter((key) => applier.get("order", entityId("order", key))?.deleted === false);
+  assert.deepEqual(live, [3, 9]);
+  take(entityCloudEvent({ entity: "order", op: "u", key: 2, n: 15, fields: {} }));
+  assert.equal(applier.get("order", entityId("order", 2))?.deleted, true, "older than the floor");
+  take(entityCloudEvent({ entity: "order", op: "r", key: 2, n: 21, fields: {} }));
+  assert.equal(applier.get("order", entityId("order", 2))?.deleted, false);
   applier.close();
 });

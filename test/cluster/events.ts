@@ -34,6 +34,30 @@ export interface CloudEvent {
 
 const types = { c: "created", u: "updated", d: "deleted", r: "read" } as const;
 
+/** What a resync did not find is gone: all of the entity, a range of its keys, or some of them. */
+export function rangeCloudEvent(
+  entity: string,
+  n: number,
+  scope: {
+    readonly from: string | null;
+    readonly to: string | null;
+    readonly keys: readonly number[] | null;
+  },
+): CloudEvent {
+  const keys = scope.keys?.map((key) => ({ id: entityId(entity, key), magento_id: key })) ?? null;
+  return {
+    id: `range-${entity}-${n}`,
+    type: "magento.range",
+    time: new Date(1_700_000_000_000 + n).toISOString(),
+    sequence: sequenceAt(n),
+    data: { ...scope, keys, entity, sequence: sequenceAt(n) },
+  };
+}
+
+export function entityId(entity: string, key: number): string {
+  return createHash("sha256").update(`${entity}:${key}`).digest("hex").slice(0, 32);
+}
+
 export interface EntityFacts {
   readonly entity: string;
   readonly op: "c" | "u" | "d" | "r";
@@ -45,7 +69,7 @@ export interface EntityFacts {
 /** An entity event as the agent writes it, less what the rule does not read. */
 export function entityCloudEvent(facts: EntityFacts): CloudEvent {
   const { entity, op, key, n } = facts;
-  const id = createHash("sha256").update(`${entity}:${key}`).digest("hex").slice(0, 32);
+  const id = entityId(entity, key);
   const eventId = createHash("sha256").update(`${entity}:${key}:${n}`).digest("hex").slice(0, 32);
   return {
     id: eventId,

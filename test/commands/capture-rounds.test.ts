@@ -39,6 +39,7 @@ function roundsOver(failures: Error[], tryAgainMs = 20) {
     sourceStatus: () => source.status(),
     sourceStepMs: () => 0,
     isBetweenTransactions: () => true,
+    mend: () => Promise.resolve(false),
     clock: systemClock,
     log,
     tryAgainMs,
@@ -130,6 +131,7 @@ describe("pulses", () => {
       sourceStatus: () => stopped,
       sourceStepMs: () => Number.MAX_SAFE_INTEGER,
       isBetweenTransactions: () => true,
+      mend: () => Promise.resolve(false),
       clock: systemClock,
       log: new LinesLog(),
     });

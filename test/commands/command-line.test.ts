@@ -95,7 +95,7 @@ describe("check", () => {
       MAGENTO_DB_PORT: "x",
       MAGENTO_DB_PASS: "geheim",
       BATCH_SIZE: "0",
-      SNAPSHOT_MODE: "initial",
+      SNAPSHOT_MODE: "once",
       SPOOL_SIZE: "1",
     });
     assert.equal(ran.code, 1);

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Applier } from "../../cluster/consumer/applier.ts";
 import { entities } from "../oracle/entities.ts";
+import { controlTopic } from "../oracle/history.ts";
 import { writeClusterFiles } from "../servers/cluster-files.ts";
 import { startDaprd, type DaprdServer } from "../servers/daprd.ts";
 import { freePorts } from "../servers/ports.ts";
@@ -82,7 +83,8 @@ export class ConsumerProcess {
   /** Events that Redis has and the consumer has not answered for yet, over all entity topics. */
   async waiting(): Promise<number> {
     let waiting = 0;
-    for (const { topic } of entities) waiting += await waitingOf(this.#redis, topic);
+    for (const topic of [...entities.map((one) => one.topic), controlTopic])
+      waiting += await waitingOf(this.#redis, topic);
     return waiting;
   }
 

@@ -22,6 +22,7 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
       gtidSet: "0-1-99",
       epoch: 1_768_000_000,
     },
+    snapshot: null,
     spool: {
       events: 12,
       bytes: 2_000_000,

@@ -233,6 +233,8 @@ class ThrowAwayDatabase implements DatabaseServer {
       `SELECT ON \`${database}\`.*`,
       "REPLICATION SLAVE ON *.*",
       `${this.#place.program.monitorRight} ON *.*`,
+      // For the low mark of a snapshot where there are no GTIDs.
+      ...(this.flavour === "mysql" ? ["BACKUP_ADMIN ON *.*", "SELECT ON performance_schema.log_status"] : []),
     ];
     const account = `'${user}'@'%'`;
     const statements = [...this.#place.program.createUser(account, password)];

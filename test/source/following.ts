@@ -7,11 +7,8 @@ import type {
   TransactionPart,
 } from "../../agent/change.ts";
 import { systemClock } from "../../agent/kernel/service.ts";
-import {
-  type BinlogSource,
-  createBinlogSource,
-  type SourceLimits,
-} from "../../agent/source/binlog-source.ts";
+import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
+import type { SnapshotParts, SourceLimits } from "../../agent/source/source-parts.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import type { KindOptions, ServerKind } from "../servers/matrix.ts";
@@ -44,6 +41,8 @@ export interface FollowOptions {
   readonly settings?: Partial<SourceSettings>;
   readonly limits?: Partial<SourceLimits>;
   readonly silenceLookMs?: number;
+  readonly snapshots?: SnapshotParts;
+  readonly tables?: readonly FollowedTable[];
   /** Runs between two pulls. */
   readonly onBatch?: () => Promise<void>;
 }
@@ -73,6 +72,7 @@ export function sourceOf(
   settings: SourceSettings,
   limits: Partial<SourceLimits> = {},
   silenceLookMs = 20_000,
+  more: Pick<FollowOptions, "snapshots" | "tables"> = {},
 ) {
   const oddities: string[] = [];
   const logged: string[] = [];
@@ -81,7 +81,8 @@ export function sourceOf(
   };
   const source = createBinlogSource({
     settings,
-    tables,
+    tables: more.tables ?? tables,
+    ...(more.snapshots === undefined ? {} : { snapshots: more.snapshots }),
     limits: { heartbeatMs: 500, ...limits },
     silenceLookMs,
     clock: systemClock,
@@ -109,6 +110,7 @@ export function follow(options: FollowOptions = {}): Followed {
     settingsOf(options.settings),
     options.limits,
     options.silenceLookMs,
+    options,
   );
   const items: SourceItem[] = [];
   const ending = new AbortController();

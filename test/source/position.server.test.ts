@@ -245,7 +245,11 @@ for (const kind of kinds)
         await anew.stop();
       }
       const end = await source.placeAt("current");
-      const idle = kind.hasGtids ? await source.placeAt(end.gtidSet ?? "") : end;
+      // MySQL's own word for the end lacks what is being committed, so it is gathered from the file.
+      const [done] = kind.flavour === "mysql" ? await server.query("SELECT @@gtid_executed AS gtids") : [];
+      const idle = kind.hasGtids
+        ? await source.placeAt(done === undefined ? (end.gtidSet ?? "") : String(done["gtids"]))
+        : end;
       assert.deepEqual([idle.file, idle.position], [end.file, end.position]);
       const events = await server.query(`SHOW BINLOG EVENTS IN '${file}' FROM ${position}`);
       const inside = events.find(({ Event_type: type }) => String(type).startsWith("Write_rows"));

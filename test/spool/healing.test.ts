@@ -25,6 +25,7 @@ for (const hasBinlog of [true, false]) {
         return Promise.resolve(hasBinlog);
       },
       atRest: (change) => change(),
+      resync: null,
       gapEvent: ({ queue, first, last }) =>
         event(9999, {
           queue,

@@ -1,5 +1,5 @@
 /** Files that are made from the code, and their texts; a test fails when they differ. */
-import type { TableEvent } from "../../agent/change.ts";
+import type { SnapshotChunk, TableEvent, Value } from "../../agent/change.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { eventJsonSchema, eventTypes, personalFieldsSource } from "../../agent/transform/json-schema.ts";
 import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
@@ -28,6 +28,35 @@ function goldenEvents(): [path: string, text: string][] {
     });
     return [`docs/events/${entity}.json`, pretty(events)];
   });
+}
+
+/** A whole entity of one row, read at a place where the stream stands. */
+export function sampleChunk(transform: ReturnType<typeof makeTransform>): SnapshotChunk {
+  const { end, serverId, checkpoint } = partOf([]);
+  const table = transform.tables.findIndex((one) => one.table === "salesrule_coupon");
+  const row: Readonly<Record<string, Value>> = sampleOf("coupon").row;
+  return {
+    kind: "chunk",
+    table,
+    job: {
+      generation: 7,
+      table: "salesrule_coupon",
+      reason: "initial",
+      scope: { kind: "all" },
+      topic: null,
+      begun: { epoch: context.epoch, position: end, atMs: context.capturedAtMs - 5000, rowsEstimated: 1 },
+      after: null,
+      rows: 0,
+    },
+    isFirst: true,
+    isLast: true,
+    rows: [(transform.tables[table]?.columns ?? []).map((column) => row[column])],
+    position: { ...end, position: end.position + 4000 },
+    serverId,
+    readAtMs: context.capturedAtMs - 20,
+    commitTimeMs: null,
+    checkpoint,
+  };
 }
 
 /** One of each control event, and a dead letter, as consumers receive them. */
@@ -78,6 +107,7 @@ export function sampleControlEvents(): ReadEvent[] {
       position: end,
       nowMs: context.capturedAtMs,
     }),
+    ...transform.encode(sampleChunk(transform), context).filter(({ kind }) => kind === "control"),
     transform.control.deadLetter({ ...refused, seq: 1, otherLaneThrough: 0 }, verdict),
   ].map(readEvent);
 }

@@ -30,7 +30,7 @@ const cachedDays = new Int32Array(DATE_CACHE_SIZE).fill(-1);
 const cachedDates: string[] = Array.from({ length: DATE_CACHE_SIZE }, () => "");
 
 /** YYYY-MM-DD, or null and one oddity when the calendar has no such day. Shops repeat few days. */
-function dateText(year: number, month: number, day: number, notes: OddityNotes): string | null {
+export function dateText(year: number, month: number, day: number, notes: OddityNotes): string | null {
   const key = (year << 9) | (month << 5) | day;
   const slot = key & (DATE_CACHE_SIZE - 1);
   if (cachedDays[slot] === key) {

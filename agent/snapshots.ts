@@ -1,0 +1,139 @@
+/**
+ * What is to be read beside the stream, by settings and by the operator's word. The source reads it
+ * (source/snapshot/), and the checkpoint holds how far it is.
+ */
+import {
+  type Checkpoint,
+  type SnapshotProgress,
+  type SnapshotReason,
+  type SnapshotScope,
+  type WantedJob,
+  withJobs,
+} from "./change.ts";
+import type { Settings } from "./config/settings-table.ts";
+import { AgentError } from "./kernel/errors.ts";
+import type { SpoolStats, SpoolWriter } from "./ports.ts";
+import type { EntityMapping, Mapping } from "./transform/mapping.ts";
+
+/** Most keys that one resync names: they stand in every checkpoint until it is done. */
+export const RESYNC_KEYS_MAX = 500;
+/** Jobs that wait, for the same reason. */
+const JOBS_MAX = 100;
+
+export function wholeTables(mapping: Mapping, reason: SnapshotReason): WantedJob[] {
+  return mapping.entities.map(({ table }) => ({ table, reason, scope: { kind: "all" }, topic: null }));
+}
+
+/**
+ * What SNAPSHOT_MODE asks for where the stream begins. `always` asks once in the life of the process:
+ * a loop that begins again goes on with what is under way.
+ */
+export function snapshotsAtStart(
+  settings: Pick<Settings, "snapshotMode" | "startPosition">,
+): (mapping: Mapping, after: Checkpoint | null) => readonly WantedJob[] {
+  let asked = false;
+  return (mapping, after) => {
+    const { snapshotMode, startPosition } = settings;
+    if (snapshotMode === "never" || asked) return [];
+    asked = true;
+    if (snapshotMode === "always") return wholeTables(mapping, "always");
+    // Who names a place to begin at has what was before it.
+    return after?.snapshot === undefined && startPosition === null ? wholeTables(mapping, "initial") : [];
+  };
+}
+
+/** Why no rows may be read now: live changes need what room there is first. */
+export function mayReadRows(stats: SpoolStats): string | null {
+  if (stats.intake !== "open") return "the spool takes nothing at the moment";
+  return stats.directoryBytes > stats.bytesMax / 2 ? "the spool is half full" : null;
+}
+
+/** What an operator asks to read again. */
+export interface ResyncRequest {
+  readonly entity: string;
+  readonly scope: SnapshotScope;
+  readonly topic: string | null;
+}
+
+export interface ResyncAccepted {
+  readonly entity: string;
+  readonly generation: number;
+  /** Jobs before it. */
+  readonly ahead: number;
+}
+
+type State = Pick<SpoolWriter, "checkpoint" | "append">;
+
+/** Adds a resync to the state; capture must be at rest. Throws COMMAND_REFUSED. */
+export async function addResync(
+  state: State,
+  mapping: Mapping,
+  request: ResyncRequest,
+): Promise<ResyncAccepted> {
+  const entity = mapping.entities.find((one) => one.entity === request.entity);
+  if (entity === undefined) {
+    throw new AgentError("COMMAND_REFUSED", `the mapping has no entity "${request.entity}"`, {
+      hint: `It has: ${mapping.entities.map((one) => one.entity).join(", ")}.`,
+    });
+  }
+  refuseUnfit(entity, request.scope);
+  const { table } = entity;
+  const progress = await change(state, (before) =>
+    withJobs(before, [{ table, reason: "resync", scope: request.scope, topic: request.topic }]),
+  );
+  return { entity: entity.entity, generation: progress.generation, ahead: progress.jobs.length - 1 };
+}
+
+/** Pauses or goes on; capture must be at rest. */
+export async function pauseReading(state: State, paused: boolean): Promise<SnapshotProgress> {
+  return change(state, (before) => ({ ...withJobs(before, []), paused }));
+}
+
+async function change(
+  state: State,
+  make: (before: SnapshotProgress | undefined) => SnapshotProgress,
+): Promise<SnapshotProgress> {
+  const checkpoint = state.checkpoint();
+  if (checkpoint === null) {
+    throw new AgentError("COMMAND_REFUSED", "the state has no position yet", {
+      hint: "Start the agent first.",
+    });
+  }
+  const snapshot = make(checkpoint.snapshot);
+  if (snapshot.jobs.length > JOBS_MAX) {
+    throw new AgentError("COMMAND_REFUSED", `${JOBS_MAX} resyncs wait already`, {
+      hint: "Wait until some are done: magento-edge-agent status.",
+    });
+  }
+  // Reaches the disk with the next record, within about a second.
+  await state.append({ events: [], checkpoint: { ...checkpoint, snapshot } });
+  return snapshot;
+}
+
+function refuseUnfit({ entity, keys }: EntityMapping, scope: SnapshotScope): void {
+  if (scope.kind === "range" && keys.length !== 1) {
+    throw new AgentError(
+      "COMMAND_REFUSED",
+      `the key of ${entity} has ${keys.length} parts, so it has no range`,
+      {
+        hint: "Name keys, or read all.",
+      },
+    );
+  }
+  if (scope.kind !== "keys") return;
+  if (scope.keys.length > RESYNC_KEYS_MAX) {
+    throw new AgentError("COMMAND_REFUSED", `${scope.keys.length} keys are more than ${RESYNC_KEYS_MAX}`, {
+      hint: "Name a range, or ask in parts.",
+    });
+  }
+  const unfit = scope.keys.find((key) => keys.length > 1 && key.split(":").length !== keys.length);
+  if (unfit !== undefined) {
+    throw new AgentError(
+      "COMMAND_REFUSED",
+      `"${unfit}" is no key of ${entity}: that has ${keys.length} parts`,
+      {
+        hint: `As in magento_id: ${keys.join(":")}.`,
+      },
+    );
+  }
+}

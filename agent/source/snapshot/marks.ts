@@ -1,0 +1,217 @@
+/**
+ * Marks: what a SELECT sees, in terms of the binlog. The low mark says that every change up to a
+ * place is visible to the next SELECT; the high mark that nothing visible lies behind it.
+ *
+ * The server's own end of the binlog runs ahead of what a SELECT sees (for seconds, where a commit
+ * waits for a semi-synchronous replica): good as a high mark, wrong as a low one.
+ */
+import { binlogFileNumber, type Position } from "../../change.ts";
+import { AgentError } from "../../kernel/errors.ts";
+import { type ControlConnection, numberOf, textOf } from "../control-connection.ts";
+import { FILE_START } from "../binlog-event.ts";
+import { MysqlGtidSet } from "../gtid-set.ts";
+import { readCurrentPosition } from "../server-facts.ts";
+import { serverErrorOf, translateError } from "../source-errors.ts";
+import { comparePositions, POSITION_32_MAX } from "../stream-position.ts";
+import type { Flavour } from "../stream-progress.ts";
+
+/** A place that the stream has delivered up to, in the words of a checkpoint. */
+export interface DeliveredPlace extends Position {
+  readonly gtidSet: string | null;
+}
+
+/** Everything up to the asked place is visible; `mustEnd`: provided that a transaction ends there. */
+export interface LowMark {
+  readonly mustEnd: Position | null;
+}
+
+/** Events at the head of a file that are looked at for its own Binlog_checkpoint. */
+const HEAD_EVENTS = 200;
+/** Events that can stand between two places without a transaction: rotation, format, lists, checkpoints. */
+const QUIET_EVENTS = 20;
+
+interface BinlogEntry {
+  readonly type: string;
+  readonly end: number;
+  readonly info: string;
+}
+
+/** What the first events of a file say about marks in it. */
+interface FileHead {
+  /** Where the Binlog_checkpoint ends that names the file itself; null while it is not among them. */
+  readonly settledAt: number | null;
+  /** No transaction stands before that: all older files are committed, and there is nothing else. */
+  readonly isClean: boolean;
+  readonly transactionEnds: ReadonlySet<number>;
+}
+
+function headOf(file: string, events: readonly BinlogEntry[]): FileHead {
+  const settled = events.findIndex(({ type, info }) => type === "Binlog_checkpoint" && info === file);
+  const ends = events.filter(({ type, info }) => type === "Xid" || (type === "Query" && info === "COMMIT"));
+  return {
+    settledAt: events[settled]?.end ?? null,
+    isClean: settled >= 0 && !events.slice(0, settled).some(({ type }) => type === "Gtid"),
+    transactionEnds: new Set(ends.map(({ end }) => end)),
+  };
+}
+
+function isExact(position: number, { settledAt, isClean, transactionEnds }: FileHead): boolean {
+  if (transactionEnds.has(position)) return true;
+  return settledAt !== null && (position > settledAt || (position === settledAt && isClean));
+}
+
+/** Low and high marks of one server, on one connection. */
+export class Marks {
+  readonly #control: ControlConnection;
+  readonly #flavour: Flavour;
+  /** Takes what the stream has delivered for visible: wrong, and there for the test that shows it. */
+  readonly #isNaive: boolean;
+  #hasGtids: boolean | null = null;
+  /** Of the newest file, once it has settled. */
+  readonly #heads = new Map<string, FileHead>();
+
+  constructor(control: ControlConnection, flavour: Flavour, isNaive: boolean) {
+    this.#control = control;
+    this.#flavour = flavour;
+    this.#isNaive = isNaive;
+  }
+
+  /**
+   * Opens a read-only transaction that sees everything up to `place`; null when it does not yet.
+   * The caller ends the transaction in either case. Throws SOURCE_RIGHTS where a MySQL without GTIDs
+   * lets nobody ask.
+   */
+  async begin(place: DeliveredPlace): Promise<LowMark | null> {
+    if (this.#isNaive) {
+      await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+      return { mustEnd: null };
+    }
+    if (this.#flavour === "mariadb") return await this.#beginMariadb(place);
+    const isVisible = (await this.#namesAll())
+      ? await this.#executed(place.gtidSet ?? "")
+      : await this.#reachedByLog(place);
+    if (!isVisible) return null;
+    await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+    return { mustEnd: null };
+  }
+
+  async end(): Promise<void> {
+    await this.#control.query("COMMIT");
+  }
+
+  /** Nothing that a SELECT before this call has seen lies behind it. */
+  async high(): Promise<Position> {
+    const { file, position } = await readCurrentPosition(this.#control, this.#flavour);
+    return { file, position };
+  }
+
+  /**
+   * binlog_snapshot_position is exact where a transaction ends. It also moves to the head of a new
+   * file, and behind a Binlog_checkpoint event, while the snapshot still lacks commits before it. So
+   * it counts behind the checkpoint event that names its own file (only commits move it there), and
+   * elsewhere where a transaction is known to end.
+   */
+  async #beginMariadb(place: DeliveredPlace): Promise<LowMark | null> {
+    await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
+    const rows = await this.#control.query("SHOW STATUS LIKE 'binlog_snapshot_%'");
+    const valueOf = (name: string): string =>
+      textOf(
+        rows.find((row) => textOf(row, "Variable_name").toLowerCase() === name),
+        "Value",
+      );
+    const mark: Position = {
+      file: valueOf("binlog_snapshot_file"),
+      position: Number(valueOf("binlog_snapshot_position")),
+    };
+    if (mark.file === "") return null;
+    if (comparePositions(mark, place) < 0 && !(await this.#isQuietBetween(mark, place))) return null;
+    const head = await this.#headOf(mark.file);
+    return { mustEnd: isExact(mark.position, head) ? null : mark };
+  }
+
+  async #headOf(file: string): Promise<FileHead> {
+    const known = this.#heads.get(file);
+    if (known !== undefined) return known;
+    const head = headOf(file, await this.#events(file, FILE_START, HEAD_EVENTS));
+    if (head.settledAt === null) return head;
+    this.#heads.clear();
+    this.#heads.set(file, head);
+    return head;
+  }
+
+  /** Whether no transaction stands between the two: the stream's place lies behind what surrounds them, too. */
+  async #isQuietBetween(from: Position, to: Position): Promise<boolean> {
+    if (from.file === to.file) return await this.#isQuiet(from.file, from.position, to.position);
+    if (binlogFileNumber(to.file) !== binlogFileNumber(from.file) + 1) return false;
+    return (
+      (await this.#isQuiet(from.file, from.position, null)) &&
+      (await this.#isQuiet(to.file, FILE_START, to.position))
+    );
+  }
+
+  /** `until` null: to the file's end. */
+  async #isQuiet(file: string, from: number, until: number | null): Promise<boolean> {
+    if (from > POSITION_32_MAX) return false;
+    const events = await this.#events(file, from, QUIET_EVENTS);
+    for (const event of events) {
+      if (until !== null && event.end > until) return true;
+      if (event.type === "Gtid") return false;
+      if (until !== null && event.end === until) return true;
+    }
+    return until === null ? events.length < QUIET_EVENTS : from === until;
+  }
+
+  async #events(file: string, from: number, limit: number): Promise<readonly BinlogEntry[]> {
+    const rows = await this.#control.query(`SHOW BINLOG EVENTS IN ? FROM ${from} LIMIT ${limit}`, [file]);
+    return rows.map((row) => ({
+      type: textOf(row, "Event_type"),
+      end: numberOf(row, "End_log_pos"),
+      info: textOf(row, "Info"),
+    }));
+  }
+
+  /** Whether each transaction has a GTID: else a set says nothing of those without. */
+  async #namesAll(): Promise<boolean> {
+    if (this.#hasGtids === null) {
+      const [row] = await this.#control.query("SELECT @@GLOBAL.gtid_mode AS mode");
+      this.#hasGtids = textOf(row, "mode") === "ON";
+    }
+    return this.#hasGtids;
+  }
+
+  async #executed(gtidSet: string): Promise<boolean> {
+    const [row] = await this.#control.query("SELECT @@GLOBAL.gtid_executed AS executed");
+    return MysqlGtidSet.parse(textOf(row, "executed")).includes(MysqlGtidSet.parse(gtidSet));
+  }
+
+  /** log_status waits for the commits that are under way, and so never runs ahead. */
+  async #reachedByLog(place: Position): Promise<boolean> {
+    try {
+      const [row] = await this.#control.query("SELECT LOCAL AS local FROM performance_schema.log_status");
+      const local: unknown = JSON.parse(localText(row?.["local"]));
+      if (typeof local !== "object" || local === null) return false;
+      const { binary_log_file: file, binary_log_position: position } = Object.fromEntries(
+        Object.entries(local),
+      );
+      if (typeof file !== "string" || typeof position !== "number") return false;
+      return comparePositions({ file, position }, place) >= 0;
+    } catch (thrown) {
+      const error = translateError(thrown);
+      const { code } = serverErrorOf(error.cause);
+      if (code !== "ER_SPECIFIC_ACCESS_DENIED_ERROR" && error.code !== "SOURCE_RIGHTS") throw error;
+      throw new AgentError(
+        "SOURCE_RIGHTS",
+        "a snapshot of a MySQL without GTIDs needs BACKUP_ADMIN, and SELECT on performance_schema.log_status",
+        {
+          cause: error,
+          hint: "GRANT BACKUP_ADMIN ON *.* and SELECT ON performance_schema.log_status to the agent's account, set gtid_mode=ON, or SNAPSHOT_MODE=never.",
+        },
+      );
+    }
+  }
+}
+
+/** JSON columns come as text or taken apart, by the driver's version. */
+function localText(value: unknown): string {
+  return typeof value === "string" ? value : JSON.stringify(value ?? null);
+}

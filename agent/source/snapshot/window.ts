@@ -1,0 +1,108 @@
+/**
+ * What the stream says between the marks of a chunk. The rows of the chunk are brought forward to the
+ * high mark by it: a row that changed takes its last state, one that was deleted goes.
+ */
+import type { FollowedTable, Position, RowChange, SourceItem, Value } from "../../change.ts";
+import { comparePositions } from "../stream-position.ts";
+
+export type Row = readonly (Value | undefined)[];
+
+/** Changes that are remembered; with more the chunk is given up and read again, smaller. */
+const CHANGES_MAX = 50_000;
+
+interface SeenChange {
+  readonly end: Position;
+  readonly key: string;
+  /** Null: the row is gone. */
+  readonly row: Row | null;
+}
+
+/** Why a chunk that was read is no good. */
+export type Flaw = "table" | "parent" | "overflow";
+
+/** Of one table, from when it is made until the chunk is taken. */
+export class Window {
+  readonly #table: number;
+  readonly #key: readonly number[];
+  readonly #changes: SeenChange[] = [];
+  /** By table: where rows of it were deleted, or got another key, for the first time. */
+  readonly #firstGone = new Map<number, Position>();
+  #altered: Position | null = null;
+  #overflowed = false;
+
+  constructor(table: number, followed: FollowedTable) {
+    this.#table = table;
+    this.#key = followed.keyColumns;
+  }
+
+  add(items: readonly SourceItem[]): void {
+    for (const item of items) {
+      if (item.kind === "table") {
+        if (item.table === this.#table) this.#altered ??= item.end;
+        else this.#gone(item.table, item.end);
+      } else if (item.kind === "transaction") {
+        for (const change of item.changes) this.#see(change, item.end);
+      }
+    }
+  }
+
+  /**
+   * What makes a chunk with this high mark useless, or null. `parents` are the tables whose deletes
+   * change rows of this one without a word, this one itself among them where it refers to itself.
+   */
+  flawAt(high: Position, parents: ReadonlySet<number>): Flaw | null {
+    if (this.#overflowed) return "overflow";
+    const isWithin = (end: Position | null | undefined): boolean =>
+      end !== null && end !== undefined && comparePositions(end, high) <= 0;
+    if (isWithin(this.#altered)) return "table";
+    for (const parent of parents) if (isWithin(this.#firstGone.get(parent))) return "parent";
+    return null;
+  }
+
+  /** The rows as they are at the high mark. */
+  broughtForward(rows: readonly Row[], high: Position): readonly Row[] {
+    const last = new Map<string, Row | null>();
+    for (const { end, key, row } of this.#changes) if (comparePositions(end, high) <= 0) last.set(key, row);
+    if (last.size === 0) return rows;
+    const made: Row[] = [];
+    for (const row of rows) {
+      const state = last.get(keyText(row, this.#key));
+      if (state === undefined) made.push(row);
+      else if (state !== null) made.push(state);
+    }
+    return made;
+  }
+
+  #see(change: RowChange, end: Position): void {
+    const { row, old, table } = change;
+    // An update may change a column that others refer to.
+    if (change.kind === "delete" || (old !== null && table !== this.#table)) this.#gone(table, end);
+    if (table !== this.#table) return;
+    this.#overflowed ||= this.#changes.length >= CHANGES_MAX;
+    if (this.#overflowed) return;
+    const key = keyText(row, this.#key);
+    if (old !== null && this.#key.some((index) => old[index] !== undefined)) {
+      const before = keyText(
+        row.map((value, index) => old[index] ?? value),
+        this.#key,
+      );
+      if (before !== key) this.#changes.push({ end, key: before, row: null });
+    }
+    this.#changes.push({ end, key, row: change.kind === "delete" ? null : row });
+  }
+
+  #gone(table: number, end: Position): void {
+    if (!this.#firstGone.has(table)) this.#firstGone.set(table, end);
+  }
+}
+
+/** Keys of one table as text: equal for equal keys, whichever way the row came. */
+function keyText(row: Row, key: readonly number[]): string {
+  let text = "";
+  for (const index of key) {
+    const value = row[index];
+    const part = typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
+    text += `${part.length}:${part}|`;
+  }
+  return text;
+}

@@ -1,0 +1,135 @@
+import assert from "node:assert/strict";
+import { describe, test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { writeRandomly } from "../oracle/dml.ts";
+import { describeComparison } from "../oracle/compare.ts";
+import { Random, runSeed } from "../oracle/random.ts";
+import { serverKinds, usualKind } from "../servers/matrix.ts";
+import { ConsumerProcess } from "./consumer-process.ts";
+import { Stack } from "./stack.ts";
+
+async function snapshotDone(stack: Stack): Promise<void> {
+  await stack.agent.until(
+    "all rows were read",
+    async () => (await stack.agent.metric("edge_agent_snapshot_jobs")) === 0,
+    120_000,
+  );
+}
+
+function writing(stack: Stack, random: Random, transactions: number, signal?: AbortSignal) {
+  const { database } = stack.identity;
+  return writeRandomly({
+    connect: () => stack.database.connection({ database }),
+    database,
+    prefix: stack.identity.prefix,
+    random,
+    connections: 4,
+    transactions,
+    ...(signal === undefined ? { largeRows: 2_000 } : {}),
+    ...(signal === undefined ? {} : { signal }),
+  });
+}
+
+/** The running consumer's tables against the source. */
+async function assertEqual(stack: Stack, consumer: ConsumerProcess): Promise<void> {
+  await stack.drain();
+  await consumer.caughtUp(120_000);
+  const replica = consumer.replica();
+  const compared = await stack.compare(replica);
+  replica.close();
+  assert.ok(compared.equal, describeComparison(compared));
+}
+
+describe("rows that were there before the agent", () => {
+  for (const kind of serverKinds)
+    test(`reach the consumer beside heavy random writes, on ${kind.name}`, async () => {
+      const random = new Random(runSeed());
+      const stack = await Stack.start({
+        kind,
+        database: { args: ["--max-binlog-size=64K"] },
+        settings: { SNAPSHOT_MODE: "initial" },
+      });
+      let consumer: ConsumerProcess | null = null;
+      try {
+        await writing(stack, random, 300);
+        const ending = new AbortController();
+        const load = writing(stack, random.fork(1), 1_000_000, ending.signal);
+        load.catch(() => undefined);
+        await stack.agent.start();
+        consumer = await ConsumerProcess.start(stack.broker.redis);
+        await stack.untilReading();
+        await snapshotDone(stack);
+        ending.abort();
+        await load;
+        await assertEqual(stack, consumer);
+        await stack.prove(random);
+      } finally {
+        await consumer?.stop();
+        await stack.stop();
+      }
+    });
+});
+
+describe("what the stream never said", () => {
+  test("deletes and changes without a binlog are healed by a resync", async () => {
+    const stack = await Stack.start({ settings: { SNAPSHOT_MODE: "initial" } });
+    let consumer: ConsumerProcess | null = null;
+    try {
+      await stack.database.query(
+        "INSERT INTO customer_entity (entity_id, email) VALUES (1,'a'),(2,'b'),(3,'c'),(4,'d')",
+      );
+      await stack.agent.start();
+      consumer = await ConsumerProcess.start(stack.broker.redis);
+      await stack.untilReading();
+      await snapshotDone(stack);
+      await assertEqual(stack, consumer);
+      await stack.database.query(
+        "SET SESSION sql_log_bin = 0; DELETE FROM customer_entity WHERE entity_id IN (2, 4); UPDATE customer_entity SET email = 'x' WHERE entity_id = 1; SET SESSION sql_log_bin = 1",
+      );
+      await assert.rejects(assertEqual(stack, consumer));
+      const answers = [
+        await stack.agent.command("resync", "customer", "--key-range=1-2"),
+        await stack.agent.command("resync", "customer", "--keys=4"),
+      ];
+      for (const { code, output } of answers) assert.equal(code, 0, output);
+      await snapshotDone(stack);
+      await assertEqual(stack, consumer);
+    } finally {
+      await consumer?.stop();
+      await stack.stop();
+    }
+  });
+
+  test("rows deleted while the binlog was purged are gone after the automatic snapshot", async () => {
+    const stack = await Stack.start({ kind: usualKind, settings: { SNAPSHOT_MODE: "initial" } });
+    let consumer: ConsumerProcess | null = null;
+    try {
+      await stack.database.query(
+        "INSERT INTO customer_entity (entity_id, email) VALUES (1,'a'),(2,'b'),(3,'c'),(4,'d')",
+      );
+      await stack.agent.start();
+      consumer = await ConsumerProcess.start(stack.broker.redis);
+      await stack.untilReading();
+      await snapshotDone(stack);
+      await assertEqual(stack, consumer);
+      await stack.agent.stop();
+      await stack.database.query(
+        "DELETE FROM customer_entity WHERE entity_id = 3; FLUSH BINARY LOGS; UPDATE customer_entity SET email = 'y' WHERE entity_id = 2; FLUSH BINARY LOGS",
+      );
+      const [row] = await stack.database.query("SHOW MASTER STATUS");
+      // The stopped agent's dump holds its file until the server has noticed.
+      for (let files = 2; files > 1; files = (await stack.database.query("SHOW BINARY LOGS")).length) {
+        await stack.database.query(`PURGE BINARY LOGS TO '${String(row?.["File"])}'`);
+        await sleep(50);
+      }
+      await stack.agent.start();
+      await stack.untilReading();
+      await snapshotDone(stack);
+      await assertEqual(stack, consumer);
+      assert.match(stack.agent.log(), /a new epoch begins, and all rows are read again/);
+    } finally {
+      await consumer?.stop();
+      await stack.stop();
+    }
+  });
+});
