@@ -15,18 +15,27 @@ import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
+import type { ForwarderOptions } from "./forward/forwarder-options.ts";
 import { Healing, type HealingParts } from "./healing.ts";
 import { FactGatherer, type FactSources, type Identity } from "./gather-facts.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { Beginning } from "./new-beginning.ts";
 import { beginAnewWith, mendLoss, resyncTopic } from "./reading-anew.ts";
+import {
+  beginReplay,
+  type ReplayBegun,
+  ReplayFilter,
+  type ReplayParts,
+  type ReplayRequest,
+} from "./replay.ts";
 import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
 import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
 import { RunwayWatch } from "./runway-watch.ts";
 import type { ControlEncoder, HeartbeatFacts } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
+import { findPlaceInTime } from "./source/place-in-time.ts";
 import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
 import type { SourceSettings } from "./source/settings.ts";
@@ -68,6 +77,8 @@ export interface Agent {
   readonly adoption: Adoption | null;
   /** Begins a new epoch at another place; capture must be at rest (new-beginning.ts). */
   readonly beginAnew: (from: string) => Promise<Beginning>;
+  /** Reads again what the binlog still has; capture must be at rest between two transactions. */
+  readonly replay: (request: ReplayRequest) => Promise<ReplayBegun>;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -121,8 +132,11 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     capture.wentOn();
   };
   const beginAt = (from: string): Promise<Beginning> => beginAnewWith(parts, { spool, mapped }, from);
+  const replays = new ReplayFilter();
+  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
+    findPlaceInTime(sourceSettings(settings), since, notBefore);
   const newCapture = (): Capture =>
-    new Capture({ ...captureEnds(mapped), spool, observer, clock, onDurable });
+    new Capture({ ...captureEnds(mapped, replays), spool, observer, clock, onDurable });
   const capture: CaptureRounds = new CaptureRounds({
     newCapture,
     sourceStatus: () => mapped.rooms.source.status(),
@@ -133,17 +147,9 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     log,
   });
   const client = new DaprClient(daprSettings(settings), clock);
-  const forwarder = new Forwarder(
-    { reader: spool, publisher: client, encoder: controlOf(mapped), observer, clock },
-    {
-      batchSize: settings.batchSize,
-      syncIntervalMs: settings.syncIntervalMs,
-      maxRetries: settings.maxRetries,
-      quarantineMax: settings.quarantineMax,
-      rateMax: settings.forwardRateMax,
-      heartbeat: { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) },
-    },
-  );
+  const heartbeat = { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) };
+  const roads = { reader: spool, publisher: client, encoder: controlOf(mapped), observer, clock };
+  const forwarder = new Forwarder(roads, forwarderOptions(settings, heartbeat));
   const healing = makeHealing({ parts, spool, observer, metrics, startedAtMs }, mapped, {
     atRest: (change) => capture.atRest(change, true),
     rewound: () => completeness.restarted(),
@@ -165,11 +171,16 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     instance,
     adoption,
     beginAnew: beginAt,
+    replay: async (request) => {
+      completeness.restarted();
+      return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter: replays }, request);
+    },
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
       ...mappedFacts(mapped),
+      complete: () => completeness.upTo(spool.queues()),
       runway: () => runway.facts(),
       spool,
       observer,
@@ -233,6 +244,17 @@ function watchRunway(
   return new RunwayWatch({ ...parts, readRetention: ask });
 }
 
+function forwarderOptions(settings: Settings, heartbeat: ForwarderOptions["heartbeat"]): ForwarderOptions {
+  return {
+    batchSize: settings.batchSize,
+    syncIntervalMs: settings.syncIntervalMs,
+    maxRetries: settings.maxRetries,
+    quarantineMax: settings.quarantineMax,
+    rateMax: settings.forwardRateMax,
+    heartbeat,
+  };
+}
+
 /** Control events as the mapping in use has them at the moment. */
 function controlOf(mapped: MappingInUse): ControlEncoder {
   return {
@@ -243,8 +265,8 @@ function controlOf(mapped: MappingInUse): ControlEncoder {
   };
 }
 
-function captureEnds(mapped: MappingInUse): Pick<CaptureParts, "source" | "encoder"> {
-  return { source: mapped.rooms.source, encoder: mapped.rooms.transform };
+function captureEnds(mapped: MappingInUse, replays: ReplayFilter): Pick<CaptureParts, "source" | "encoder"> {
+  return { source: mapped.rooms.source, encoder: replays.over(mapped.rooms.transform) };
 }
 
 /** Of what the state holds at the start. */

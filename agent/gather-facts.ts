@@ -3,7 +3,14 @@
  * but the head of each queue comes from memory, and a head is read once.
  */
 import type { Checkpoint, QueueLane } from "./change.ts";
-import type { AgentFacts, HaltFacts, MappingFacts, QueueHead, RunwayFacts } from "./observe/facts.ts";
+import type {
+  AgentFacts,
+  CompleteFacts,
+  HaltFacts,
+  MappingFacts,
+  QueueHead,
+  RunwayFacts,
+} from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SnapshotStatus, SpoolStats } from "./ports.ts";
 
@@ -21,6 +28,7 @@ export interface FactSources {
   readonly mapping: () => MappingFacts;
   readonly runway: () => RunwayFacts;
   readonly snapshot: () => SnapshotStatus | null;
+  readonly complete: () => CompleteFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
   readonly nowMs: () => number;
@@ -61,6 +69,8 @@ export class FactGatherer {
       },
       runway: this.#sources.runway(),
       snapshot: this.#sources.snapshot(),
+      snapshotsMade: checkpoint?.snapshot?.generation ?? 0,
+      complete: this.#sources.complete(),
       heads,
       held: observer.heldTopics,
       intakeClosed: observer.closedIntake,

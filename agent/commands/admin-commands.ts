@@ -9,6 +9,7 @@ import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import type { Beginning } from "../new-beginning.ts";
 import { buildInfo } from "./build-info.ts";
+import type { ReplayRequest } from "../replay.ts";
 import { addResync, pauseReading } from "../snapshots.ts";
 import { type Choice, QuarantineDesk } from "./quarantine-desk.ts";
 import { resyncArguments } from "./resync.ts";
@@ -37,6 +38,7 @@ export function adminCommands(agent: Agent): ControlCommands {
       const request = resyncArguments(args);
       return atRest(agent, () => addResync(agent.spool, agent.mapped.mapping, request));
     },
+    replay: (args) => atRest(agent, () => agent.replay(replayArguments(args)), false),
     "snapshot pause": () => atRest(agent, () => pauseReading(agent.spool, true)),
     "snapshot resume": () => atRest(agent, () => pauseReading(agent.spool, false)),
     version: async () => ({ ...buildInfo, instance: agent.instance }),
@@ -61,12 +63,21 @@ function restartPosition(agent: Agent, from: string): Promise<Beginning> {
   return atRest(agent, () => agent.beginAnew(from));
 }
 
-/** Runs while nothing is captured, also inside a large transaction; capture then goes on. */
-async function atRest<T>(agent: Agent, work: () => Promise<T>): Promise<T> {
+/** Runs while nothing is captured, unless told otherwise also inside a large transaction; capture then goes on. */
+async function atRest<T>(agent: Agent, work: () => Promise<T>, anywhere = true): Promise<T> {
   if (agent.adoption !== null) throw agent.adoption.reason;
   const made = Promise.withResolvers<T>();
-  await agent.capture.atRest(async () => made.resolve(await work()), true);
+  await agent.capture.atRest(async () => made.resolve(await work()), anywhere);
   return made.promise;
+}
+
+function replayArguments(args: ControlArguments): ReplayRequest {
+  const { entity } = args;
+  const sinceMs = Number(textArgument(args, "sinceMs"));
+  if (!Number.isSafeInteger(sinceMs)) throw new AgentError("USAGE", "the time is no number");
+  if (entity !== null && typeof entity !== "string")
+    throw new AgentError("USAGE", "an entity is a text, or null");
+  return { sinceMs, entity };
 }
 
 /** All of them only where that is said: a forgotten id must not mean everything. */

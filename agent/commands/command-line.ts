@@ -13,6 +13,7 @@ import {
   quarantineRetryCommand,
   quarantineShowCommand,
 } from "./quarantine.ts";
+import { replayCommand } from "./replay.ts";
 import { resyncCommand, snapshotPauseCommand, snapshotResumeCommand } from "./resync.ts";
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
@@ -25,6 +26,7 @@ export const commands: readonly Command[] = [
   statusCommand,
   positionRestartCommand,
   resyncCommand,
+  replayCommand,
   snapshotPauseCommand,
   snapshotResumeCommand,
   adoptCommand,

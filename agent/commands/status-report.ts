@@ -3,6 +3,7 @@ import type { Lane } from "../change.ts";
 import { formatBytes } from "../config/value-kinds.ts";
 import type {
   AgentFacts,
+  CompleteFacts,
   HaltFacts,
   HeldTopic,
   MappingFacts,
@@ -45,6 +46,10 @@ export interface StatusReport {
     readonly spoolHours: number | null;
   };
   readonly snapshot: SnapshotStatus | null;
+  /** Snapshots and resyncs that this state has begun, done or not. */
+  readonly snapshotsMade: number;
+  /** Every commit up to there was accepted by the broker. */
+  readonly complete: CompleteFacts;
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: AgentFacts["intakeClosed"];
   readonly lagSeconds: Readonly<Record<string, number>>;
@@ -80,6 +85,8 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
       spoolHours: finite(facts.runway.spoolHours),
     },
     snapshot: facts.snapshot,
+    snapshotsMade: facts.snapshotsMade,
+    complete: facts.complete,
     held: facts.held,
     intakeClosed: facts.intakeClosed,
     lagSeconds: Object.fromEntries(facts.lagSeconds),

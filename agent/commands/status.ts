@@ -3,6 +3,7 @@ import { askAgent } from "../control/control-client.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { type Arguments, type Command, type Output, sharedOptions, usageError } from "./command.ts";
+import { cutoverConditions, cutoverScreen } from "./cutover.ts";
 import { findSockets } from "./find-sockets.ts";
 import { isStatusReport, type StatusReport, statusScreen } from "./status-report.ts";
 
@@ -12,6 +13,10 @@ export const statusCommand: Command = {
   positionals: [],
   options: {
     json: sharedOptions.json,
+    cutover: {
+      type: "boolean",
+      text: "What has to hold before a switch-over, each with its state. Exit 0 when all of it holds, 2 when not.",
+    },
     "wait-healthy": {
       type: "string",
       value: "60s",
@@ -27,6 +32,7 @@ export const statusCommand: Command = {
   run: async (args, output) => {
     const path = args.text("socket") ?? findSockets(args).readOnly;
     const wait = args.text("wait-healthy");
+    if (args.flag("cutover")) return showCutover(path, args, output);
     return wait === null ? showStatus(path, args, output) : waitHealthy(path, durationMs(wait), output);
   },
 };
@@ -35,6 +41,13 @@ async function showStatus(path: string, args: Arguments, output: Output): Promis
   const report = await askStatus(path);
   output.out(args.flag("json") ? `${JSON.stringify(report)}\n` : statusScreen(report));
   return report.health.status === "healthy" ? 0 : 2;
+}
+
+async function showCutover(path: string, args: Arguments, output: Output): Promise<number> {
+  const conditions = cutoverConditions(await askStatus(path));
+  const ready = conditions.every(({ holds }) => holds);
+  output.out(args.flag("json") ? `${JSON.stringify({ ready, conditions })}\n` : cutoverScreen(conditions));
+  return ready ? 0 : 2;
 }
 
 async function askStatus(path: string): Promise<StatusReport> {

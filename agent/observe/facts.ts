@@ -73,6 +73,14 @@ export interface RunwayFacts {
   readonly spoolHours: number | null;
 }
 
+/** All commits up to this time and place were accepted; null before the first. */
+export interface CompleteFacts {
+  readonly completeUpToMs: number | null;
+  readonly file: string | null;
+  readonly position: number | null;
+  readonly gtidSet: string | null;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -91,6 +99,9 @@ export interface AgentFacts {
   readonly runway: RunwayFacts;
   /** What is being read beside the stream; null while nothing is. */
   readonly snapshot: SnapshotStatus | null;
+  /** How many this state has begun. */
+  readonly snapshotsMade: number;
+  readonly complete: CompleteFacts;
   readonly heads: readonly QueueHead[];
   readonly held: readonly HeldTopic[];
   readonly intakeClosed: { readonly code: string; readonly message: string } | null;

@@ -3,6 +3,7 @@ import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { writeRandomly } from "../oracle/dml.ts";
 import { describeComparison } from "../oracle/compare.ts";
+import type { DeliveredEvent } from "../oracle/history.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { serverKinds, usualKind } from "../servers/matrix.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
@@ -129,6 +130,111 @@ describe("what the stream never said", () => {
       assert.match(stack.agent.log(), /a new epoch begins, and all rows are read again/);
     } finally {
       await consumer?.stop();
+      await stack.stop();
+    }
+  });
+});
+
+describe("reading again", () => {
+  test("a replay sends what the binlog still has with the same ids and sequences, of one entity alone", async () => {
+    const stack = await Stack.start();
+    try {
+      await stack.agent.start();
+      await stack.untilReading();
+      await stack.database.query(
+        `FLUSH BINARY LOGS; INSERT INTO customer_entity (entity_id, email) VALUES (1,'a'),(2,'b');
+         UPDATE customer_entity SET email = 'c' WHERE entity_id = 1; DELETE FROM customer_entity WHERE entity_id = 2`,
+      );
+      await stack.drain();
+      const withoutCapture = (event: DeliveredEvent): unknown => {
+        const { synced_at: _capturedAt, ...data } = event.data;
+        return { ...event.event, data };
+      };
+      const sent = (await stack.history()).filter(({ data }) => data["entity"] === "customer");
+      assert.equal(sent.length, 5);
+      // The broker loses everything.
+      await stack.broker.redis.command("FLUSHALL");
+      const { code, output } = await stack.agent.command("replay", "--since=1h", "--entity=customer");
+      assert.equal(code, 0, output);
+      let again: DeliveredEvent[] = [];
+      await stack.agent.until(
+        "everything came again",
+        async () => (again = await stack.history()).length >= sent.length,
+        30_000,
+      );
+      // Requests are under way side by side: between entities there is no order.
+      const inOrder = (events: DeliveredEvent[]): unknown[] =>
+        events
+          .toSorted((one, two) => (String(one.event["id"]) < String(two.event["id"]) ? -1 : 1))
+          .map(withoutCapture);
+      assert.deepEqual(inOrder(again), inOrder(sent));
+      const refused = await stack.agent.command("replay", "--since=1h", "--entity=nobody");
+      assert.match(refused.output, /the mapping has no entity "nobody"/);
+      // What comes afterwards is of all entities.
+      await stack.drain();
+    } finally {
+      await stack.stop();
+    }
+  });
+
+  test("a resync to another topic fills that one alone, with its range", async () => {
+    // One that the gateway may publish to, and that nothing else comes on here.
+    const other = "migration.category.changed";
+    const stack = await Stack.start();
+    try {
+      await stack.database.query("INSERT INTO customer_entity (entity_id, email) VALUES (1,'a'),(2,'b')");
+      await stack.agent.start();
+      await stack.untilReading();
+      const { code, output } = await stack.agent.command(
+        "resync",
+        "customer",
+        "--all",
+        `--to-topic=${other}`,
+      );
+      assert.equal(code, 0, output);
+      await snapshotDone(stack);
+      await stack.agent.until(
+        "the topic is filled",
+        async () => (await stack.broker.redis.streamLength(other)) >= 5,
+        30_000,
+      );
+      const entries = await stack.broker.redis.streamEntries(other, { from: "-", count: 100 });
+      const types = entries.map(({ fields }) => String(JSON.parse(fields["data"] ?? "{}").type));
+      assert.deepEqual(types, [
+        "magento.snapshot.started",
+        "magento.customer.read",
+        "magento.customer.read",
+        "magento.range",
+        "magento.snapshot.completed",
+      ]);
+      assert.equal(await stack.broker.redis.streamLength("migration.customer.changed"), 0);
+    } finally {
+      await stack.stop();
+    }
+  });
+
+  test("status --cutover says what does not hold yet, and that all of it does", async () => {
+    const stack = await Stack.start({ settings: { SNAPSHOT_MODE: "initial" } });
+    try {
+      await stack.agent.start();
+      await stack.untilReading();
+      await snapshotDone(stack);
+      await stack.drain();
+      await stack.agent.until(
+        "everything holds",
+        async () => (await stack.agent.command("status", "--cutover")).code === 0,
+        30_000,
+        500,
+      );
+      assert.equal((await stack.agent.command("snapshot", "pause")).code, 0);
+      assert.equal((await stack.agent.command("resync", "customer", "--all")).code, 0);
+      await stack.untilReading();
+      const paused = await stack.agent.command("status", "--cutover");
+      assert.equal(paused.code, 2);
+      assert.match(paused.output, /NO {2}all rows were read .*customer_entity \(resync\).*paused/);
+      assert.equal((await stack.agent.command("snapshot", "resume")).code, 0);
+      await snapshotDone(stack);
+    } finally {
       await stack.stop();
     }
   });

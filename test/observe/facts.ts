@@ -23,6 +23,8 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
       epoch: 1_768_000_000,
     },
     snapshot: null,
+    snapshotsMade: 1,
+    complete: { completeUpToMs: null, file: null, position: null, gtidSet: null },
     spool: {
       events: 12,
       bytes: 2_000_000,
