@@ -76,14 +76,30 @@ const customerRow: Readonly<Record<string, string>> = {
   default_shipping: "seq",
 };
 
-/** Rows that the updates work on. Part of no measurement. */
-export async function seedShop(server: MariadbServer): Promise<void> {
+/** So many orders and customers, half of each, as rows for a snapshot. */
+export async function seedRows(server: MariadbServer, rows: number): Promise<void> {
   await server.query("USE magento_db");
+  const money = await moneyColumns(server);
+  // In pieces: one transaction of all would be its own measurement.
+  for (let from = 1; from <= rows / 2; from += 25_000) {
+    const some = `(SELECT seq FROM seq_1_to_${rows} WHERE seq BETWEEN ${from} AND ${Math.min(from + 24_999, rows / 2)}) AS s`;
+    await server.query(`INSERT INTO magento_db.sales_order ${columnsSql(orderRow(money))} FROM ${some}`);
+    await server.query(`INSERT INTO magento_db.customer_entity ${columnsSql(customerRow)} FROM ${some}`);
+  }
+}
+
+async function moneyColumns(server: MariadbServer): Promise<string[]> {
   const rows = await server.query(
     `SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'magento_db'
      AND TABLE_NAME = 'sales_order' AND DATA_TYPE = 'decimal'`,
   );
-  const money = rows.map((row) => String(row["name"]));
+  return rows.map((row) => String(row["name"]));
+}
+
+/** Rows that the updates work on. Part of no measurement. */
+export async function seedShop(server: MariadbServer): Promise<void> {
+  await server.query("USE magento_db");
+  const money = await moneyColumns(server);
   await server.query(
     `INSERT INTO magento_db.sales_order ${columnsSql(orderRow(money))} FROM seq_1_to_${seededOrders}`,
   );

@@ -1,7 +1,7 @@
 /**
  * `npm run bench:quick`, `npm run bench`: the whole agent on this machine against real servers.
  *
- *     node bench/bench.ts quick|full [--json] [--gate] [--only capture,drain,memory,latency,hot]
+ *     node bench/bench.ts quick|full [--json] [--gate] [--only capture,drain,memory,latency,hot,snapshot]
  *
  * Each figure is the median of its runs. A missed target is said in the table and in the last line;
  * with --gate it is also exit code 1.
@@ -9,8 +9,9 @@
 import { parseArgs } from "node:util";
 import { makeMemoryCgroup } from "../test/e2e/memory.ts";
 import { nobody, Stack } from "../test/e2e/stack.ts";
-import { seedShop, writeMix, writeSingleUpdates, type Backlog } from "./backlog.ts";
+import { seedRows, seedShop, writeMix, writeSingleUpdates, type Backlog } from "./backlog.ts";
 import { describeMachine } from "./machine.ts";
+import { besideSnapshotRun, snapshotRun } from "./snapshot.ts";
 import { atLeast, findingsTable, isMissed, median, under, type Finding } from "./report.ts";
 import {
   backlogStartRun,
@@ -29,6 +30,7 @@ interface Size {
   readonly backlogRows: number;
   readonly latencySamples: number;
   readonly hotEvents: number;
+  readonly snapshotRows: number;
 }
 
 const sizes: Readonly<Record<string, Size>> = {
@@ -39,6 +41,7 @@ const sizes: Readonly<Record<string, Size>> = {
     backlogRows: 1_000_000,
     latencySamples: 300,
     hotEvents: 2000,
+    snapshotRows: 500_000,
   },
   full: {
     runs: 5,
@@ -47,6 +50,7 @@ const sizes: Readonly<Record<string, Size>> = {
     backlogRows: 1_000_000,
     latencySamples: 1000,
     hotEvents: 5000,
+    snapshotRows: 500_000,
   },
 };
 
@@ -240,12 +244,51 @@ function benchHot(size: Size): Promise<Finding[]> {
   });
 }
 
+/** (f) Snapshot: rows of orders and customers into the synced spool, and live changes beside it. */
+async function benchSnapshot(size: Size): Promise<Finding[]> {
+  const cgroup = makeMemoryCgroup(256);
+  const stack = await Stack.start({ form: "bundle", cgroup });
+  try {
+    await seedRows(stack.database, size.snapshotRows);
+    const runs = await repeat(size.runs, "snapshot", () => snapshotRun(stack, size.snapshotRows));
+    const beside = await besideSnapshotRun(stack, size.latencySamples);
+    say(`beside the snapshot: ${JSON.stringify(beside)}`);
+    const note = `${size.snapshotRows} rows, half orders of some 150 columns, half customers`;
+    const killed = cgroup.killed() ? "KILLED by the limit" : "never killed";
+    return [
+      finding(
+        "snapshot",
+        "rows/s",
+        runs.map((run) => run.rowsPerSecond),
+        { target: atLeast(37_000), note },
+      ),
+      finding(
+        "snapshot: processor",
+        "s/100,000 rows",
+        runs.map((run) => run.cpuSeconds),
+      ),
+      finding(
+        "snapshot: anonymous",
+        "MiB",
+        runs.map((run) => run.anonymousMib),
+        { target: under(150), note: `${cgroup.description}; ${killed}` },
+      ),
+      finding("live change beside a snapshot, p50", "ms", [beside.p50]),
+      finding("live change beside a snapshot, p99", "ms", [beside.p99], { target: under(1000) }),
+    ];
+  } finally {
+    await stack.stop();
+    cgroup.remove();
+  }
+}
+
 const benches = {
   capture: benchCapture,
   drain: benchDrain,
   memory: benchMemory,
   latency: benchLatency,
   hot: benchHot,
+  snapshot: benchSnapshot,
 } satisfies Record<string, (size: Size) => Promise<Finding[]>>;
 
 async function main(): Promise<number> {

@@ -70,16 +70,38 @@ export class ControlConnection implements AsyncDisposable {
     }
   }
 
-  /** Rows as the bytes that the server sent, by column. Throws AgentError. */
-  async select(sql: string): Promise<(Buffer | null)[][]> {
+  /**
+   * Hands over each row while it arrives: a column's bytes, each as one character (latin1). As
+   * buffers they would be objects by the hundred thousand. Throws AgentError.
+   */
+  async select(sql: string, take: (row: SelectedRow) => void): Promise<void> {
+    const connection: unknown = "connection" in this.#connection ? this.#connection.connection : null;
+    if (!isCore(connection)) throw new AgentError("BUG", "the driver hides its connection");
+    let broken: unknown = null;
     try {
-      const options = { sql, rowsAsArray: true, typeCast: false, timeout: SELECT_TIMEOUT_MS };
-      const [rows] = await this.#connection.query(options);
-      const answer: unknown = rows;
-      return Array.isArray(answer) ? answer.filter(isBytesRow) : [];
+      await new Promise<void>((resolve, reject) => {
+        const query = connection.query({
+          sql,
+          rowsAsArray: true,
+          typeCast: bytesOf,
+          timeout: SELECT_TIMEOUT_MS,
+        });
+        query.on("error", reject);
+        query.on("end", () => resolve());
+        query.on("result", (row: unknown) => {
+          if (broken !== null || !isSelectedRow(row)) return;
+          try {
+            take(row);
+          } catch (thrown) {
+            // Thrown out of here it would end the process: the rest of the rows is read over.
+            broken = thrown;
+          }
+        });
+      });
     } catch (thrown) {
       throw translateError(thrown);
     }
+    if (broken !== null) throw translateError(broken);
   }
 
   /** Rows of the first statement that the server understands; servers differ in their words. */
@@ -108,8 +130,23 @@ function isRow(value: unknown): value is SqlRow {
   return typeof value === "object" && value !== null;
 }
 
-function isBytesRow(value: unknown): value is (Buffer | null)[] {
-  return Array.isArray(value) && value.every((one) => one === null || Buffer.isBuffer(one));
+/** By column: its bytes, each as one character; null for NULL. */
+export type SelectedRow = readonly (string | null)[];
+
+/** The driver's own connection, under the one that promises. */
+interface CoreConnection {
+  query(options: object): { on(event: string, listener: (value: unknown) => void): unknown };
+}
+
+function isCore(value: unknown): value is CoreConnection {
+  return typeof value === "object" && value !== null && "query" in value && typeof value.query === "function";
+}
+
+const bytesOf = (field: { string(encoding: string): string | null }): string | null => field.string("latin1");
+
+function isSelectedRow(value: unknown): value is SelectedRow {
+  // The first column is part of a key: never null.
+  return Array.isArray(value) && typeof value[0] === "string";
 }
 
 /** Connects as the settings say; `preferred` goes on without TLS where the server has none. */

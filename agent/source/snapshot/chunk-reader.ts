@@ -1,7 +1,7 @@
 /** Reads chunks of rows over one connection of its own. Writes nothing, locks nothing. */
 import type { Checkpoint, FollowedTable, Position, SnapshotJob, Value } from "../../change.ts";
 import { AgentError } from "../../kernel/errors.ts";
-import { type ControlConnection, numberOf, openControl } from "../control-connection.ts";
+import { type ControlConnection, numberOf, openControl, type SelectedRow } from "../control-connection.ts";
 import type { OddityNotes } from "../decode/wire.ts";
 import { readServerFacts } from "../server-facts.ts";
 import type { SourceSettings } from "../settings.ts";
@@ -14,6 +14,8 @@ import type { Row } from "./window.ts";
 const LARGE_BYTES_MAX = 4 * 1024 * 1024;
 /** A stream that is further behind than this catches up first. */
 const LAG_BYTES_MAX = 4 * 1024 * 1024;
+/** A stream that was near is looked at again after so long; it waits for each chunk's high mark anyway. */
+const LAG_LOOK_MS = 200;
 
 /** A table as it is read now. */
 export interface OpenTable {
@@ -56,6 +58,7 @@ export class ChunkReader implements AsyncDisposable {
   readonly #marks: Marks;
   readonly #clock: ReaderClock;
   readonly #notes: OddityNotes;
+  #lagLookMs = Number.NEGATIVE_INFINITY;
 
   /** Connects, and makes sure that it is the server that the stream reads from. */
   static async open(settings: SourceSettings, server: ReadServer, parts: ReaderParts): Promise<ChunkReader> {
@@ -113,7 +116,11 @@ export class ChunkReader implements AsyncDisposable {
     limit: number,
     place: DeliveredPlace,
   ): Promise<ReadChunk | null> {
-    if (isFarBehind(place, await this.#marks.high())) return null;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - this.#lagLookMs > LAG_LOOK_MS) {
+      if (isFarBehind(place, await this.#marks.high())) return null;
+      this.#lagLookMs = nowMs;
+    }
     const mark = await this.#marks.begin(place);
     if (mark === null) {
       await this.#marks.end();
@@ -121,24 +128,25 @@ export class ChunkReader implements AsyncDisposable {
     }
     const startedMs = this.#clock.monotonicMs();
     const count = await this.#fitting(reading, after, limit);
-    const selected = await this.#control.select(reading.select(count, after));
+    const rows: Row[] = [];
+    const keyParts = reading.order.length;
+    let last: SelectedRow = [];
+    let bytes = 0;
+    await this.#control.select(reading.select(count, after), (row) => {
+      for (const value of row) bytes += value === null ? 0 : value.length;
+      rows.push(valuesOf(row, reading, this.#notes));
+      last = row;
+    });
     const selectMs = this.#clock.monotonicMs() - startedMs;
     const readAtMs = this.#clock.wallMs();
-    await this.#marks.end();
-    const high = await this.#marks.high();
-    const last = selected.at(-1);
-    let bytes = 0;
-    const rows = selected.map((row) => {
-      for (const value of row) bytes += value === null ? 0 : value.length;
-      return valuesOf(row, reading, this.#notes);
-    });
+    const high = await this.#marks.endHigh();
     return {
       rows,
       after:
-        last === undefined
+        rows.length === 0
           ? null
-          : reading.order.map((_, index) => (last[index] ?? Buffer.alloc(0)).toString("base64")),
-      isLast: selected.length < count,
+          : last.slice(0, keyParts).map((part) => Buffer.from(part ?? "", "latin1").toString("base64")),
+      isLast: rows.length < count,
       high,
       mustEnd: mark.mustEnd,
       bytes,
@@ -153,12 +161,13 @@ export class ChunkReader implements AsyncDisposable {
     if (sql === null) return limit;
     let bytes = 0;
     let count = 0;
-    for (const [size] of await this.#control.select(sql)) {
-      bytes += size === null || size === undefined ? 0 : Number(size.toString("latin1"));
-      if (bytes > LARGE_BYTES_MAX && count > 0) return count;
-      count += 1;
-    }
-    return Math.max(1, count < limit ? limit : count);
+    let isFull = false;
+    await this.#control.select(sql, ([size]) => {
+      bytes += Number(size ?? 0);
+      isFull ||= bytes > LARGE_BYTES_MAX && count > 0;
+      if (!isFull) count += 1;
+    });
+    return isFull ? count : limit;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -172,7 +181,7 @@ function isFarBehind(place: Position, end: Position): boolean {
   return comparePositions(place, end) < 0 && end.position > LAG_BYTES_MAX;
 }
 
-function valuesOf(row: readonly (Buffer | null)[], reading: TableReading, notes: OddityNotes): Row {
+function valuesOf(row: SelectedRow, reading: TableReading, notes: OddityNotes): Row {
   const { readers, places } = reading;
   const values: (Value | undefined)[] = [];
   for (let index = 0; index < readers.length; index += 1) {

@@ -99,6 +99,12 @@ export class Marks {
     await this.#control.query("COMMIT");
   }
 
+  /** Ends the transaction; the high mark of what was read in it. */
+  async endHigh(): Promise<Position> {
+    const [, high] = await Promise.all([this.end(), this.high()]);
+    return high;
+  }
+
   /** Nothing that a SELECT before this call has seen lies behind it. */
   async high(): Promise<Position> {
     const { file, position } = await readCurrentPosition(this.#control, this.#flavour);
@@ -112,8 +118,11 @@ export class Marks {
    * elsewhere where a transaction is known to end.
    */
   async #beginMariadb(place: DeliveredPlace): Promise<LowMark | null> {
-    await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-    const rows = await this.#control.query("SHOW STATUS LIKE 'binlog_snapshot_%'");
+    // Asked one behind the other, without a round trip between them.
+    const [, rows] = await Promise.all([
+      this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"),
+      this.#control.query("SHOW STATUS LIKE 'binlog_snapshot_%'"),
+    ]);
     const valueOf = (name: string): string =>
       textOf(
         rows.find((row) => textOf(row, "Variable_name").toLowerCase() === name),

@@ -1,7 +1,7 @@
 /**
  * Values of a SELECT in the forms that the binlog's values have (change.ts, Value), so that a row
  * that was read and the same row from the stream are the same. Everything comes as the bytes of the
- * text protocol, text in its column's own character set: `SET character_set_results = NULL`,
+ * text protocol, each as one character (latin1), text in its column's own character set: `SET character_set_results = NULL`,
  * `time_zone = '+00:00'` and an empty `sql_mode` are owed by the caller.
  */
 import type { Value } from "../../change.ts";
@@ -11,7 +11,7 @@ import { dateText } from "../decode/temporal.ts";
 import { textReader } from "../decode/text.ts";
 import { type OddityNotes, unreadable } from "../decode/wire.ts";
 
-export type SelectedReader = (bytes: Buffer, notes: OddityNotes) => Value;
+export type SelectedReader = (bytes: string, notes: OddityNotes) => Value;
 
 /** How a column is asked for, and how its bytes are read. */
 export interface SelectedColumn {
@@ -59,17 +59,16 @@ export function selectedColumn(column: SchemaColumn): SelectedColumn {
     case "inet6":
       return { ...plain, read: readAscii };
     case "json":
-      return { ...plain, read: (bytes) => ({ json: compactJson(bytes.toString("utf8")) }) };
+      return { ...plain, read: (bytes) => ({ json: compactJson(bufferOf(bytes).toString("utf8")) }) };
     default:
   }
   if (textWords.has(word) && column.charset !== null && column.charset !== "binary") {
     return { ...plain, read: textOf(column.charset) };
   }
-  if (word === "enum" || word === "set")
-    return { ...plain, read: (bytes) => bytes.latin1Slice(0, bytes.length) };
+  if (word === "enum" || word === "set") return { ...plain, read: (bytes) => bytes };
   // Geometry comes as the bytes that it is stored as: number of the reference system, then WKB.
   if (binaryWords.has(word) || textWords.has(word) || column.charset === null) {
-    return { ...plain, read: (bytes) => bytes.base64Slice(0, bytes.length) };
+    return { ...plain, read: (bytes) => bufferOf(bytes).toString("base64") };
   }
   throw unreadable(`column ${column.name} is of type ${column.columnType}, which is not read`);
 }
@@ -78,43 +77,51 @@ export function quoteName(name: string): string {
   return `\`${name.replaceAll("`", "``")}\``;
 }
 
-const readNumber: SelectedReader = (bytes) => Number(bytes.latin1Slice(0, bytes.length));
-const readAscii: SelectedReader = (bytes) => bytes.latin1Slice(0, bytes.length);
+const readNumber: SelectedReader = (bytes) => Number(bytes);
+const readAscii: SelectedReader = (bytes) => bytes;
 
 /** ZEROFILL shows digits that are not stored; only unsigned columns have it. */
-const readUnpadded: SelectedReader = (bytes) => {
-  const text = bytes.latin1Slice(0, bytes.length);
-  return text.startsWith("0") ? text.replace(/^0+(?=\d)/, "") : text;
-};
+const readUnpadded: SelectedReader = (bytes) =>
+  bytes.startsWith("0") ? bytes.replace(/^0+(?=\d)/, "") : bytes;
 
 const scratch = Buffer.alloc(4);
 
 const readFloat: SelectedReader = (bytes) => {
-  scratch.writeFloatLE(Number(bytes.latin1Slice(0, bytes.length)));
+  scratch.writeFloatLE(Number(bytes));
   return numbers.floatNumber(scratch, 0);
 };
 
-function readBits(bytes: Buffer): string {
-  return numbers.bigEndianText(bytes, 0, bytes.length);
+function bufferOf(bytes: string): Buffer {
+  return Buffer.from(bytes, "latin1");
+}
+
+function readBits(bytes: string): string {
+  return numbers.bigEndianText(bufferOf(bytes), 0, bytes.length);
 }
 
 function textOf(charset: string): SelectedReader {
   const read = textReader(charset);
   if (read === null) throw unreadable(`character set ${charset} is not known`);
-  return (bytes, notes) => read(bytes, 0, bytes.length, notes);
+  const isAsciiAlike = asciiAlike.has(charset);
+  return (bytes, notes) =>
+    isAsciiAlike && !beyondAscii.test(bytes) ? bytes : read(bufferOf(bytes), 0, bytes.length, notes);
 }
+
+/** Sets in which an ASCII byte is that character, and the ones that shops have. */
+const asciiAlike = new Set(["utf8mb4", "utf8mb3", "utf8", "latin1", "ascii"]);
+// oxlint-disable-next-line no-control-regex -- All of ASCII, control characters too.
+const beyondAscii = /[^\x00-\x7f]/;
 
 /** Dates that no calendar has are null, as in the stream. */
 function dateOf(text: string, notes: OddityNotes): string | null {
   return dateText(Number(text.slice(0, 4)), Number(text.slice(5, 7)), Number(text.slice(8, 10)), notes);
 }
 
-const readDate: SelectedReader = (bytes, notes) => dateOf(bytes.latin1Slice(0, bytes.length), notes);
+const readDate: SelectedReader = (bytes, notes) => dateOf(bytes, notes);
 
 const readMoment: SelectedReader = (bytes, notes) => {
-  const text = bytes.latin1Slice(0, bytes.length);
-  const date = dateOf(text, notes);
-  return date === null ? null : `${date}T${text.slice(11)}Z`;
+  const date = dateOf(bytes, notes);
+  return date === null ? null : `${date}T${bytes.slice(11)}Z`;
 };
 
 /** The server writes a blank behind each comma and colon; the stream's form has none. */

@@ -59,3 +59,34 @@ export function text(value: Value | undefined): string {
 function place({ file, position }: Position): string {
   return `${file}.${String(position).padStart(12, "0")}`;
 }
+
+/** The second column of each row at every place, from the stream alone. */
+export class RowHistory {
+  readonly #states = new Map<string, { readonly place: string; readonly name: string | null }[]>();
+
+  constructor(before: readonly (readonly [key: string, name: string])[]) {
+    for (const [key, name] of before) this.#states.set(key, [{ place: "", name }]);
+  }
+
+  take(items: readonly SourceItem[]): void {
+    for (const item of items) {
+      if (item.kind !== "transaction") continue;
+      for (const { kind, row, old } of item.changes) {
+        if (old !== null && old[0] !== undefined) this.#add(text(old[0]), item.end, null);
+        this.#add(text(row[0]), item.end, kind === "delete" ? null : text(row[1]));
+      }
+    }
+  }
+
+  /** Null: the row was not there. */
+  at(key: string, position: Position): string | null {
+    const until = place(position);
+    return this.#states.get(key)?.findLast((state) => state.place <= until)?.name ?? null;
+  }
+
+  #add(key: string, end: Position, name: string | null): void {
+    const states = this.#states.get(key);
+    if (states === undefined) this.#states.set(key, [{ place: place(end), name }]);
+    else states.push({ place: place(end), name });
+  }
+}

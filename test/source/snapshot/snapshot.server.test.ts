@@ -12,7 +12,7 @@ import {
   stopAll,
   useServer,
 } from "../following.ts";
-import { RowReplica, text } from "./replica.ts";
+import { RowHistory, RowReplica, text } from "./replica.ts";
 
 let server: DatabaseServer;
 
@@ -101,6 +101,36 @@ for (const kind of serverKinds)
       const written = (await Promise.all(writers)).reduce((sum, one) => sum + one, 0);
       assert.ok(written > 100, `${written} writes`);
       await assertEqual(followed);
+    });
+
+    test("reads 2,000 chunks beside 8 writers at full speed, each as the binlog has it at its place", async () => {
+      await server.query(
+        `INSERT INTO thing SELECT seq * 2, 'x', CONCAT('n', seq) FROM (${numbers(4_000)}) AS s`,
+      );
+      const rowsBefore = await server.query("SELECT id, name FROM shop.thing");
+      const followed = follow(reading([wholeThing], { rowsMax: 2 }));
+      await followed.until((items) => items.length > 0);
+      const ending = new AbortController();
+      const writers = Array.from({ length: 8 }, () => write(ending.signal, 8_000));
+      await followed.until(isComplete);
+      ending.abort();
+      await Promise.all(writers);
+      await assertEqual(followed);
+      const chunks = followed.items.filter((item) => item.kind === "chunk");
+      assert.ok(chunks.length > 1_900, `${chunks.length} chunks`);
+      const history = new RowHistory(
+        rowsBefore.map((row) => [String(row["id"]), String(row["name"])] as const),
+      );
+      history.take(followed.items);
+      for (const { rows, position } of chunks) {
+        for (const row of rows) {
+          assert.equal(
+            text(row[1]),
+            history.at(text(row[0]), position),
+            `row ${text(row[0])} at ${position.file}:${position.position}`,
+          );
+        }
+      }
     });
   });
 
