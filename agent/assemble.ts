@@ -153,8 +153,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   const healing = makeHealing({ parts, spool, observer, metrics, startedAtMs }, mapped, {
     atRest: (change) => capture.atRest(change, true),
     rewound: () => completeness.restarted(),
-    resync:
-      settings.snapshotMode === "never" ? null : (queue) => resyncTopic({ spool, mapped, capture }, queue),
+    resync: resyncOf(settings, (queue) => resyncTopic({ spool, mapped, capture, log }, queue)),
   });
   if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
   const runway = watchRunway(settings, { spool, clock, log });
@@ -190,6 +189,14 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   };
   if (adoption !== null) capture.halt(adoption.reason);
   return agent;
+}
+
+/** None where no rows are read. */
+function resyncOf(
+  { snapshotMode }: Settings,
+  resync: (queue: string) => Promise<void>,
+): HealingParts["resync"] {
+  return snapshotMode === "never" ? null : resync;
 }
 
 function mappedFacts(mapped: MappingInUse): Pick<FactSources, "mapping" | "snapshot"> {

@@ -53,6 +53,7 @@ export class CaptureRounds {
   /** Code of the halt that the log has told of and that is not over. */
   #told: string | null = null;
   #change: RestChange | null = null;
+  #mendAgainMs = Number.NEGATIVE_INFINITY;
   #pause = new AbortController();
 
   constructor(parts: CaptureRoundsParts) {
@@ -141,9 +142,18 @@ export class CaptureRounds {
       } finally {
         signal.removeEventListener("abort", stop);
       }
-      if (this.#halted !== null && (await this.#parts.mend(this.#halted))) continue;
+      if (await this.#mend()) continue;
       await this.#sleep(signal);
     }
+  }
+
+  /** A mend that does not help is not tried again at once. */
+  async #mend(): Promise<boolean> {
+    const nowMs = this.#parts.clock.monotonicMs();
+    if (this.#halted === null || nowMs < this.#mendAgainMs) return false;
+    if (!(await this.#parts.mend(this.#halted))) return false;
+    this.#mendAgainMs = nowMs + (this.#parts.tryAgainMs ?? TRY_AGAIN_MS);
+    return true;
   }
 
   async #runChange(): Promise<void> {

@@ -57,12 +57,19 @@ export async function mendLoss(
 }
 
 export async function resyncTopic(
-  { spool, mapped, capture }: AnewRooms & { readonly capture: CaptureRounds },
+  { spool, mapped, capture, log }: AnewRooms & { readonly capture: CaptureRounds; readonly log: Log },
   topic: string,
 ): Promise<void> {
   const { entities } = mapped.rooms.transform.topics;
   for (const entity of Object.keys(entities).filter((name) => entities[name] === topic)) {
     const request = { entity, scope: { kind: "all" }, topic: null } as const;
-    await capture.atRest(async () => void (await addResync(spool, mapped.mapping, request)), true);
+    try {
+      await capture.atRest(async () => void (await addResync(spool, mapped.mapping, request)), true);
+    } catch (error) {
+      log.error("an entity whose events are lost is not read again: ask for its resync", {
+        entity,
+        reason: asError(error).message,
+      });
+    }
   }
 }

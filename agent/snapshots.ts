@@ -25,18 +25,19 @@ export function wholeTables(mapping: Mapping, reason: SnapshotReason): WantedJob
 }
 
 /**
- * What SNAPSHOT_MODE asks for where the stream begins. `always` asks once in the life of the process:
- * a loop that begins again goes on with what is under way.
+ * What SNAPSHOT_MODE asks for where the stream begins. A loop that begins again before its wish was
+ * on disk asks for the same; `always` asks once in the life of the process.
  */
 export function snapshotsAtStart(
   settings: Pick<Settings, "snapshotMode" | "startPosition">,
 ): (mapping: Mapping, after: Checkpoint | null) => readonly WantedJob[] {
-  let asked = false;
+  let atStart: number | null = null;
   return (mapping, after) => {
     const { snapshotMode, startPosition } = settings;
-    if (snapshotMode === "never" || asked) return [];
-    asked = true;
-    if (snapshotMode === "always") return wholeTables(mapping, "always");
+    if (snapshotMode === "never") return [];
+    const generation = after?.snapshot?.generation ?? 0;
+    atStart ??= generation;
+    if (snapshotMode === "always") return generation > atStart ? [] : wholeTables(mapping, "always");
     // Who names a place to begin at has what was before it.
     return after?.snapshot === undefined && startPosition === null ? wholeTables(mapping, "initial") : [];
   };

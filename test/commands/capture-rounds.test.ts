@@ -13,7 +13,7 @@ import { checkpoint, eventually } from "../spool/fixtures.ts";
 const stopped: SourceStatus = { state: "stopped", reason: null, server: null, silentMs: null, reconnects: 0 };
 
 /** Rounds over a source that throws, or, where there is nothing to throw, waits for the end. */
-function roundsOver(failures: Error[], tryAgainMs = 20) {
+function roundsOver(failures: Error[], tryAgainMs = 20, isMended = false) {
   const log = new LinesLog();
   const source: ChangeSource = {
     status: () => stopped,
@@ -25,6 +25,7 @@ function roundsOver(failures: Error[], tryAgainMs = 20) {
     },
   };
   let made = 0;
+  let mends = 0;
   const rounds = new CaptureRounds({
     newCapture: () => {
       made++;
@@ -39,12 +40,15 @@ function roundsOver(failures: Error[], tryAgainMs = 20) {
     sourceStatus: () => source.status(),
     sourceStepMs: () => 0,
     isBetweenTransactions: () => true,
-    mend: () => Promise.resolve(false),
+    mend: () => {
+      mends += 1;
+      return Promise.resolve(isMended);
+    },
     clock: systemClock,
     log,
     tryAgainMs,
   });
-  return { rounds, log, made: () => made };
+  return { rounds, log, made: () => made, mends: () => mends };
 }
 
 describe("capture rounds", () => {
@@ -65,6 +69,18 @@ describe("capture rounds", () => {
       log.lines.map((line) => line.fields["code"]),
       ["POSITION_LOST", "SOURCE_UNREADABLE"],
     );
+  });
+
+  it("mend what they can, and not at once again where that did not help", async () => {
+    const loss = (): AgentError => new AgentError("POSITION_LOST", "binlog.000001 is purged");
+    const { rounds, made, mends } = roundsOver([loss(), loss(), loss()], 60_000, true);
+    const ending = new AbortController();
+    const ended = rounds.run(ending.signal);
+    await eventually(() => made() === 2, "goes on at once");
+    await systemClock.sleep(50);
+    assert.deepEqual([made(), mends()], [2, 1], "the second loss waits");
+    ending.abort();
+    await ended;
   });
 
   it("let a change of what capture needs end the pause of a halt", async () => {

@@ -7,17 +7,17 @@
  *
  * Nothing is held back for it: the stream never waits for a chunk.
  */
-import {
-  type BegunJob,
-  type Checkpoint,
-  type FollowedTable,
-  type Position,
-  type SnapshotChunk,
-  type SnapshotJob,
-  type SnapshotProgress,
-  type SourceItem,
+import type {
+  BegunJob,
+  Checkpoint,
+  FollowedTable,
+  Position,
+  SnapshotChunk,
+  SnapshotJob,
+  SnapshotProgress,
+  SourceItem,
 } from "../../change.ts";
-import { AgentError } from "../../kernel/errors.ts";
+import type { AgentError } from "../../kernel/errors.ts";
 import type { Clock, Log } from "../../kernel/service.ts";
 import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
 import type { SourceSettings } from "../settings.ts";
@@ -71,6 +71,8 @@ interface UnderWay {
   parents: ReadonlySet<number>;
   read: ReadChunk | null;
   failed: AgentError | null;
+  /** The shop has no such table. */
+  isMissing: boolean;
   /** The server does not show everything up to `place` yet, or the stream is behind. */
   tooEarly: boolean;
 }
@@ -167,10 +169,9 @@ export class SnapshotWeave {
       void this.#closeReader();
       return null;
     }
-    if (chunk.failed !== null) this.#failed(chunk.job, chunk.failed);
-    else if (chunk.tooEarly) this.#tooEarly();
-    if (chunk.failed !== null || chunk.tooEarly) {
+    if (chunk.failed !== null || chunk.tooEarly || chunk.isMissing) {
       this.#underWay = null;
+      this.#notRead(chunk);
       return null;
     }
     const { read } = chunk;
@@ -185,6 +186,14 @@ export class SnapshotWeave {
       return null;
     }
     return this.#given(chunk, read, checkpoint);
+  }
+
+  #notRead({ job, failed, isMissing }: UnderWay): void {
+    if (failed !== null) this.#failed(job, failed);
+    else if (isMissing) {
+      this.#parts.log.notice("the shop has no such table; its rows are left out", { table: job.table });
+      this.#progress = replaced(this.#progress, null);
+    } else this.#tooEarly();
   }
 
   #given(chunk: UnderWay, read: ReadChunk, checkpoint: Checkpoint): SnapshotChunk {
@@ -305,6 +314,7 @@ export class SnapshotWeave {
       place,
       read: null,
       failed: null,
+      isMissing: false,
       tooEarly: false,
     };
     this.#underWay = chunk;
@@ -324,7 +334,7 @@ export class SnapshotWeave {
       }));
       const table = (this.#table ??= await reader.open(job, followed));
       if (table === null) {
-        chunk.failed = new AgentError("SOURCE_UNSUITABLE", `the shop has no table ${job.table}`);
+        chunk.isMissing = true;
         return;
       }
       const isParent = (index: number): boolean =>
