@@ -53,6 +53,7 @@ test(`replica and source are equal after ${KILLS} kills while rows are read`, as
     await stack.agent.until("all rows were read", async () => (await jobs(stack)) === 0, 240_000);
     ending.abort();
     await load;
+    await stack.untilEmpty();
     await stack.drain();
     await consumer.caughtUp(120_000);
     const replica = consumer.replica();
@@ -99,6 +100,7 @@ test("goes on where it was when the database restarts while rows are read", asyn
       await stack.database.query(`USE \`${stack.identity.database}\``);
     }
     await stack.agent.until("all rows were read", async () => (await jobs(stack)) === 0, 120_000);
+    await stack.untilEmpty();
     await stack.drain();
     await consumer.caughtUp(120_000);
     const replica = consumer.replica();

@@ -33,6 +33,7 @@ function writing(stack: Stack, random: Random, transactions: number, signal?: Ab
 
 /** The running consumer's tables against the source. */
 async function assertEqual(stack: Stack, consumer: ConsumerProcess): Promise<void> {
+  await stack.untilEmpty();
   await stack.drain();
   await consumer.caughtUp(120_000);
   const replica = consumer.replica();

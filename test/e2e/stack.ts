@@ -245,6 +245,18 @@ export class Stack {
     );
   }
 
+  /**
+   * Waits until nothing waits in the spool. Before `drain`, where rows of a snapshot may wait: its
+   * last row overtakes them, and would soon be no more among the newest of its stream.
+   */
+  async untilEmpty(timeoutMs = 60_000): Promise<void> {
+    await this.agent.until(
+      "nothing waits in the spool",
+      async () => (await this.agent.metric("edge_agent_spool_events")) === 0,
+      timeoutMs,
+    );
+  }
+
   /** Waits until the agent has captured so many events since its start. */
   async untilCaptured(events: number, timeoutMs: number): Promise<void> {
     await this.agent.until(
