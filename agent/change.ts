@@ -6,8 +6,8 @@
  * in a spool queue.
  */
 
-/** Version of everything that the agent keeps on disk. A newer one is refused at open. */
-export const STATE_FORMAT_VERSION = 1;
+/** Version of everything that the agent keeps on disk. Another one is refused at open. */
+export const STATE_FORMAT_VERSION = 2;
 
 // ---------------------------------------------------------------------------------------------
 // Column values
@@ -340,6 +340,17 @@ export interface SpooledEvent extends OutboundEvent {
    * lane the newest barrier of the live lane.
    */
   readonly otherLaneThrough: Seq;
+  /** Where its id and payload lie in the bytes that it was read in: to be copied, without objects of them. */
+  readonly bytes?: EventBytes;
+}
+
+/** Id (one byte a character) and payload of an event, each from one offset to another. */
+export interface EventBytes {
+  readonly of: Buffer;
+  readonly idAt: number;
+  readonly idEnd: number;
+  readonly payloadAt: number;
+  readonly payloadEnd: number;
 }
 
 /**

@@ -6,7 +6,6 @@ import type {
   Checkpoint,
   FollowedTable,
   Lane,
-  Op,
   OutboundEvent,
   QueueLane,
   Seq,
@@ -301,14 +300,14 @@ export interface SpoolObserver {
   intakeOpened(): void;
 }
 
+export type Published = Pick<OutboundEvent, "table" | "op" | "commitTimeMs">;
+
 export interface ForwardObserver {
-  published(facts: {
-    readonly table: string;
-    readonly op: Op | "";
-    readonly seconds: number;
-    readonly commitTimeMs: number;
-    readonly snapshot: boolean;
-  }): void;
+  /**
+   * The event was accepted so many seconds after its capture, holds not counted. `snapshot`: it says
+   * nothing about lag. Called for every event, so without an object of its own.
+   */
+  published(event: Published, seconds: number, snapshot: boolean): void;
   publishFailed(facts: { readonly table: string; readonly errorType: string }): void;
   batchSent(events: number): void;
   held(topic: string, code: string, message: string): void;

@@ -57,7 +57,7 @@ function eventOf(n: number): OutboundEvent {
 
 function checkpointOf(position: number): Checkpoint {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     epoch: 1_700_000_000,
     file: "mariadb-bin.000001",
     position,
@@ -114,7 +114,7 @@ async function bare(count: number): Promise<number> {
       const batch = database.batch();
       for (let at = n; at < n + BATCH; at++) {
         const queue = { tag: at % queues.length, lane: "live" } as const;
-        batch.put(queueKey(queue, at), payloadAt(at));
+        batch.put(queueKey(1, queue, at), payloadAt(at));
       }
       await underWay;
       underWay = batch.write({ sync: true });

@@ -21,7 +21,7 @@ const silent: CaptureObserver = { batchCaptured: () => undefined, commitSeen: ()
 
 function checkpointAt(position: number, partial: Checkpoint["partial"] = null): Checkpoint {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     epoch: 7,
     file: "bin.000001",
     position,

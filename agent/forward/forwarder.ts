@@ -27,7 +27,7 @@ import { Retries, type RetryOutcome } from "./retries.ts";
 import { Settlement } from "./settlement.ts";
 import { runStallWatch } from "./stall-watch.ts";
 import { forwarderStatus, type ForwarderStatus } from "./status.ts";
-import { BODY_OVERHEAD, entryBytes, isPlainId } from "./wire.ts";
+import { BODY_OVERHEAD, entryBytes, hasPlainId } from "./wire.ts";
 
 export interface ForwarderParts {
   readonly reader: QueueReader;
@@ -291,7 +291,7 @@ export class Forwarder implements Service {
   }
 
   #isOversize(event: SpooledEvent): boolean {
-    assert(isPlainId(event.id), "an event's id needs no escaping in JSON");
+    assert(hasPlainId(event), "an event's id needs no escaping in JSON");
     return event.oversize || entryBytes(event) + BODY_OVERHEAD > this.#limits.bodyBytesMax;
   }
 

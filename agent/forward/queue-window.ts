@@ -15,11 +15,13 @@
 import type { OutboundEvent, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import type { Counted } from "./refusals.ts";
-import { entryBytes } from "./wire.ts";
+import { entryBytes, payloadBytes } from "./wire.ts";
 
 /** One event in the window. Made by the window; the forwarder keeps its attempts here. */
 export interface Slot extends Counted {
   readonly event: SpooledEvent;
+  /** The event's; made once. */
+  readonly entityKey: string;
   /** Neighbours in queue order. */
   previous: Slot | null;
   next: Slot | null;
@@ -116,7 +118,7 @@ export class QueueWindow {
     for (;;) {
       const slot = this.#urgent[this.#urgentHead] ?? this.#ready[this.#readyHead] ?? null;
       if (slot === null || this.#other === null || slot.taken) return slot;
-      const rival = this.#other.#takenOf(slot.event.entityKey);
+      const rival = this.#other.#takenOf(slot.entityKey);
       if (rival === null) return slot;
       assert(rival.parked === null, "of one entity a lane has one event that may go");
       rival.parked = slot;
@@ -130,7 +132,7 @@ export class QueueWindow {
       assert(event.seq > this.#readThrough, "a queue is read in order");
       this.#readThrough = event.seq;
       this.#staged.push(event);
-      this.#stagedBytes += event.payload.length;
+      this.#stagedBytes += payloadBytes(event);
     }
     this.#admit();
     this.#otherMoved();
@@ -179,19 +181,19 @@ export class QueueWindow {
     if (this.newestOf(event.entityKey) !== null) return null;
     const slot = slotOf(event, { previous: null, isRetry: true });
     slot.taken = true;
-    this.#newestOfEntity.set(event.entityKey, slot);
+    this.#newestOfEntity.set(slot.entityKey, slot);
     this.#pending++;
-    this.#pendingBytes += event.payload.length;
+    this.#pendingBytes += payloadBytes(event);
     return slot;
   }
 
   /** The event was accepted or is in quarantine: its entity's next one may go. */
   done(slot: Slot): void {
     this.#pending--;
-    this.#pendingBytes -= slot.event.payload.length;
+    this.#pendingBytes -= payloadBytes(slot.event);
     if (!slot.isRetry) this.#unlink(slot);
     const { follower } = slot;
-    if (follower === null) this.#newestOfEntity.delete(slot.event.entityKey);
+    if (follower === null) this.#newestOfEntity.delete(slot.entityKey);
     else this.#follow(follower);
     if (slot.parked !== null && this.#other !== null) this.#other.#unpark(slot.parked);
     if (slot.event.barrier && !slot.isRetry) this.#barrierUnderWay = false;
@@ -206,7 +208,7 @@ export class QueueWindow {
 
   #follow(follower: Slot): void {
     this.#urgent.push(follower);
-    const newest = this.#newestOfEntity.get(follower.event.entityKey);
+    const newest = this.#newestOfEntity.get(follower.entityKey);
     if (newest !== undefined) newest.oldest = newest === follower ? null : follower;
   }
 
@@ -240,7 +242,7 @@ export class QueueWindow {
         this.#barrierUnderWay = true;
       }
       this.#stagedHead++;
-      this.#stagedBytes -= event.payload.length;
+      this.#stagedBytes -= payloadBytes(event);
       this.#admitOne(event);
     }
     if (this.#stagedHead === this.#staged.length) {
@@ -259,9 +261,9 @@ export class QueueWindow {
     this.#newest = slot;
     this.#admittedThrough = event.seq;
     this.#pending++;
-    this.#pendingBytes += event.payload.length;
-    const before = this.#newestOfEntity.get(event.entityKey);
-    this.#newestOfEntity.set(event.entityKey, slot);
+    this.#pendingBytes += payloadBytes(event);
+    const before = this.#newestOfEntity.get(slot.entityKey);
+    this.#newestOfEntity.set(slot.entityKey, slot);
     if (before === undefined) this.#ready.push(slot);
     else {
       before.follower = slot;
@@ -302,7 +304,9 @@ export class QueueWindow {
 function slotOf(event: SpooledEvent, place: Pick<Slot, "previous" | "isRetry">): Slot {
   return {
     event,
-    ...place,
+    entityKey: event.entityKey,
+    previous: place.previous,
+    isRetry: place.isRetry,
     next: null,
     follower: null,
     oldest: null,

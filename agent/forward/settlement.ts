@@ -100,12 +100,13 @@ export class Settlement {
     lane.lastAcceptedAtMs = wallMs;
     this.#lastAcceptedAtMs = wallMs;
     for (const slot of slots) {
-      const { table, op, commitTimeMs, capturedAtMs } = slot.event;
+      const { event } = slot;
+      const { capturedAtMs } = event;
       const heldMs = holds.heldMsSince(topic, capturedAtMs);
       // What lay in quarantine waited for an operator; that is neither delay nor lag of the delivery.
       const seconds = slot.isRetry ? 0 : Math.max(0, wallMs - capturedAtMs - heldMs) / 1000;
-      observer.published({ table, op, seconds, commitTimeMs, snapshot: op === "r" || slot.isRetry });
-      if (reader.quarantined.concerns(slot.event)) this.#tellQuarantine(slot.event);
+      observer.published(event, seconds, slot.isRetry || event.op === "r");
+      if (reader.quarantined.concerns(event)) this.#tellQuarantine(event);
       lane.window.done(slot);
     }
   }

@@ -5,7 +5,10 @@
  * already a JSON string literal, so nothing is parsed or escaped here: Dapr would otherwise decode
  * JSON numbers as doubles and damage 64-bit integers and decimals.
  */
-import type { OutboundEvent } from "../change.ts";
+import type { EventBytes, OutboundEvent } from "../change.ts";
+
+/** An event to send; where it was read from the spool, with its bytes. */
+export type WireEvent = OutboundEvent & { readonly bytes?: EventBytes };
 
 const entryStart = Buffer.from('{"entryId":"', "latin1");
 const entryMiddle = Buffer.from('","contentType":"text/plain","event":', "latin1");
@@ -18,9 +21,17 @@ const CLOSE_BRACKET = 0x5d;
 const CLOSE_BRACE = 0x7d;
 const COMMA = 0x2c;
 
+/** Bytes of the event's payload. */
+export function payloadBytes(event: WireEvent): number {
+  const { bytes } = event;
+  return bytes === undefined ? event.payload.length : bytes.payloadEnd - bytes.payloadAt;
+}
+
 /** Bytes that the event takes in a bulk body, its separator included. */
-export function entryBytes(event: OutboundEvent): number {
-  return ENTRY_OVERHEAD + event.id.length + event.payload.length;
+export function entryBytes(event: WireEvent): number {
+  const { bytes } = event;
+  const idBytes = bytes === undefined ? event.id.length : bytes.idEnd - bytes.idAt;
+  return ENTRY_OVERHEAD + idBytes + payloadBytes(event);
 }
 
 /** Bytes of the body beside its entries. */
@@ -31,10 +42,10 @@ export type TakeBytes = (bytes: number) => Buffer;
 
 /**
  * Joins the events into one body. The ids must be distinct and must need no escaping in JSON, as
- * the ids that the transform makes do (`isPlainId` tells).
+ * the ids that the transform makes do (`hasPlainId` tells).
  */
 export function joinBulk(
-  events: readonly OutboundEvent[],
+  events: readonly WireEvent[],
   take: TakeBytes = (bytes) => Buffer.allocUnsafe(bytes),
 ): Buffer {
   if (events.length === 0) return Buffer.from("[]", "latin1");
@@ -45,9 +56,12 @@ export function joinBulk(
   let at = 1;
   for (const event of events) {
     at += entryStart.copy(body, at);
-    at += body.write(event.id, at, "latin1");
+    const { bytes } = event;
+    if (bytes === undefined) at += body.write(event.id, at, "latin1");
+    else at += bytes.of.copy(body, at, bytes.idAt, bytes.idEnd);
     at += entryMiddle.copy(body, at);
-    at += event.payload.copy(body, at);
+    if (bytes === undefined) at += event.payload.copy(body, at);
+    else at += bytes.of.copy(body, at, bytes.payloadAt, bytes.payloadEnd);
     body[at] = CLOSE_BRACE;
     body[at + 1] = COMMA;
     at += 2;
@@ -56,11 +70,17 @@ export function joinBulk(
   return body;
 }
 
-/** Whether the id can stand in a JSON string as it is, one byte a character. */
-export function isPlainId(id: string): boolean {
-  if (id.length === 0) return false;
-  for (let index = 0; index < id.length; index++) {
-    const code = id.charCodeAt(index);
+/** Whether the event's id can stand in a JSON string as it is, one byte a character. */
+export function hasPlainId(event: WireEvent): boolean {
+  const { bytes } = event;
+  if (bytes === undefined) return isPlain(Buffer.from(event.id), 0);
+  return isPlain(bytes.of, bytes.idAt, bytes.idEnd);
+}
+
+function isPlain(bytes: Buffer, from: number, to = bytes.length): boolean {
+  if (from === to) return false;
+  for (let at = from; at < to; at++) {
+    const code = bytes[at] ?? 0;
     // Printable ASCII without the quotation mark and the backslash.
     if (code < 0x20 || code > 0x7e || code === 0x22 || code === 0x5c) return false;
   }

@@ -6,7 +6,7 @@
 import type { Counter } from "prom-client";
 import type { Op } from "../change.ts";
 import type { Clock, Log } from "../kernel/service.ts";
-import type { CaptureObserver, ForwardObserver, SourceObserver, SpoolObserver } from "../ports.ts";
+import type { CaptureObserver, ForwardObserver, Published, SourceObserver, SpoolObserver } from "../ports.ts";
 import type { AgentFacts, HeldTopic, QueueHead } from "./facts.ts";
 import { LagMeter } from "./lag.ts";
 import { RepeatLog } from "./log.ts";
@@ -131,28 +131,22 @@ export class Observer implements CaptureObserver, SourceObserver, SpoolObserver,
 
   // ---- forward
 
-  published(facts: {
-    readonly table: string;
-    readonly op: Op | "";
-    readonly seconds: number;
-    readonly commitTimeMs: number;
-    readonly snapshot: boolean;
-  }): void {
+  published({ table, op, commitTimeMs }: Published, seconds: number, snapshot: boolean): void {
     const nowMs = this.#clock.wallMs();
     this.#acceptedEvents++;
     this.#lastAcceptedMs = nowMs;
-    this.#lastSeconds = facts.seconds;
-    if (facts.table === "") return;
-    const metrics = this.#tables.get(facts.table) ?? this.#tableMetrics(facts.table);
-    metrics.duration.observe(facts.seconds);
-    let accepted = metrics.accepted.get(facts.op);
+    this.#lastSeconds = seconds;
+    if (table === "") return;
+    const metrics = this.#tables.get(table) ?? this.#tableMetrics(table);
+    metrics.duration.observe(seconds);
+    let accepted = metrics.accepted.get(op);
     if (accepted === undefined) {
-      const counter = this.#metrics.counter("sync_total").labels(facts.table, facts.op, "success");
+      const counter = this.#metrics.counter("sync_total").labels(table, op, "success");
       accepted = { counter, untold: 0 };
-      metrics.accepted.set(facts.op, accepted);
+      metrics.accepted.set(op, accepted);
     }
     accepted.untold++;
-    if (!facts.snapshot) this.#lag.delivered(facts.table, facts.commitTimeMs, nowMs);
+    if (!snapshot) this.#lag.delivered(table, commitTimeMs, nowMs);
   }
 
   publishFailed(facts: { readonly table: string; readonly errorType: string }): void {

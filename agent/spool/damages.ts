@@ -18,12 +18,14 @@ import { entriesOf, isCorruption } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Group, GroupCommit } from "./group-commit.ts";
 import type { Intake } from "./intake.ts";
-import { MAX_SEQ, parseRecordKey, queueKey } from "./keys.ts";
+import { MAX_SEQ, parseQueueKey } from "./keys.ts";
 import type { Marks } from "./marks.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { type QueueRecords, recordAtOrBefore } from "./reading.ts";
 import { placeIn, RunReader, VOID_RUN_MAX } from "./record.ts";
 import type { RecordEncoder } from "./record.ts";
+import { laneRange, recordKey } from "./segments.ts";
+import type { Segments } from "./segments.ts";
 
 /** A queue that cannot be read on. */
 export interface QueueDamage extends QueueLane {
@@ -49,6 +51,7 @@ export interface DamagesParts {
   readonly database: Database;
   readonly commit: GroupCommit;
   readonly queues: Queues;
+  readonly segments: Segments;
   readonly records: QueueRecords;
   readonly marks: Marks;
   readonly intake: Intake;
@@ -155,10 +158,10 @@ export class Damages {
     const group = commit.open();
     for await (const { key } of this.#records(queue, from, gap.last)) group.batch.del(key);
     for (let at = gap.first; at < gap.last; at += VOID_RUN_MAX) {
-      const key = queueKey(queue, at);
+      const key = recordKey(queue, at);
       group.batch.put(key, encoder.voids(key, Math.min(VOID_RUN_MAX, gap.last - at)));
     }
-    const key = queueKey(queue, gap.last);
+    const key = recordKey(queue, gap.last);
     // It stands before what was appended earlier than it: to wait for the other lane's end of today could
     // be to wait for what waits for it.
     group.batch.put(key, encoder.run(key, [event], { from: 0, to: 1 }));
@@ -182,11 +185,8 @@ export class Damages {
   /** Numbers of a queue's next records: one for each event, as they are given out at every append. */
   #put(group: Group, queue: Queue, events: readonly OutboundEvent[]): void {
     for (const event of events) {
-      const key = queueKey(queue, queue.assigned + 1);
       const otherLaneThrough = [queue.bind(event, queue.assigned + 1, 0)];
-      const value = this.#parts.encoder.run(key, [event], { from: 0, to: 1, otherLaneThrough });
-      group.batch.put(key, value);
-      group.grown.set(queue, queue.assign(1, key.length + value.length, event.capturedAtMs));
+      this.#parts.intake.putRun(group, queue, [event], { from: 0, to: 1, otherLaneThrough });
     }
   }
 
@@ -220,7 +220,7 @@ export class Damages {
     try {
       const found = await recordAtOrBefore(this.#parts.database, queue, seq);
       if (found === null) return seq;
-      const run = soundRun(queue, queueKey(queue, found.first), found.value, found.first);
+      const run = soundRun(queue, found.key, found.value, found.first);
       return run === null || run.last >= seq ? found.first : seq;
     } catch (error) {
       if (!isCorruption(error)) throw error;
@@ -236,17 +236,22 @@ export class Damages {
     return queue.durable;
   }
 
-  /** Records that begin in the range. Where LevelDB itself fails it ends. */
+  /**
+   * Records that begin in the range, also such as stand in a segment where the lane has none by what
+   * is known of it. Where LevelDB itself fails it ends.
+   */
   async *#records(
     queue: Queue,
     from: Seq,
     through: Seq,
   ): AsyncGenerator<{ readonly key: Buffer; readonly value: Buffer; readonly first: Seq }> {
-    const range = { gte: queueKey(queue, from), lte: queueKey(queue, through) };
+    const { database, segments } = this.#parts;
     try {
-      for await (const [key, value] of entriesOf(this.#parts.database, range)) {
-        const first = parseRecordKey(key)?.seq;
-        if (first !== undefined) yield { key, value, first };
+      for (const { number } of segments.from(queue.segments.of(from))) {
+        for await (const [key, value] of entriesOf(database, laneRange(number, queue, from, through))) {
+          const first = parseQueueKey(key)?.seq;
+          if (first !== undefined) yield { key, value, first };
+        }
       }
     } catch (error) {
       // What cannot be read cannot be deleted; a newer record under the same key hides it.

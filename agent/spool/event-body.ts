@@ -1,5 +1,5 @@
 /**
- * Body of one event, format version 1 (numbers are big-endian):
+ * Body of one event, format version 2 (numbers are big-endian):
  *
  *   offset  size  what
  *        0     1  flags: 1 = control event, 2 = barrier, 4 = oversize, 8 = waits for the other lane
@@ -14,7 +14,7 @@
  *                 topic, table, event id, entity key in UTF-8, without separators
  *              m  payload: what is left, as it was given
  */
-import type { Op, OutboundEvent, QueueLane, Seq, SpooledEvent } from "../change.ts";
+import type { EventBytes, EventKind, Op, OutboundEvent, QueueLane, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 
@@ -77,38 +77,126 @@ export function writeEventBody(
   return at + event.payload.copy(slab, at);
 }
 
-/** An event from its body. `payload` is a view. Throws DamagedRecord. */
-export function readEventBody(body: Buffer, { queue, lane, seq }: EventPlace): SpooledEvent {
-  if (body.length < EVENT_HEADER_BYTES) throw new DamagedRecord("unreadable header");
-  const flags = body.readUInt8(0);
-  const waits = (flags & FLAG_WAITS) !== 0;
-  const topicAt = EVENT_HEADER_BYTES + (waits ? WAITS_BYTES : 0);
-  const tableAt = topicAt + body.readUInt16BE(18);
-  const idAt = tableAt + body.readUInt16BE(20);
-  const entityKeyAt = idAt + body.readUInt16BE(22);
-  const payloadAt = entityKeyAt + body.readUInt32BE(24);
-  // Unknown flags under a sound checksum would be an agent's fault; guessing could deliver wrongly.
-  if (payloadAt > body.length || (flags & ~KNOWN_FLAGS) !== 0) throw new DamagedRecord("unreadable header");
-  return {
-    seq,
-    kind: (flags & FLAG_CONTROL) === 0 ? "entity" : "control",
-    queue,
-    lane,
-    otherLaneThrough: waits ? body.readDoubleBE(EVENT_HEADER_BYTES) : 0,
-    topic: tableAt === topicAt ? queue : body.toString("utf8", topicAt, tableAt),
-    table: body.toString("utf8", tableAt, idAt),
-    op: opOf(body.readUInt8(1)),
-    id: body.toString("utf8", idAt, entityKeyAt),
-    entityKey: body.toString("utf8", entityKeyAt, payloadAt),
-    commitTimeMs: body.readDoubleBE(2),
-    capturedAtMs: body.readDoubleBE(10),
-    barrier: (flags & FLAG_BARRIER) !== 0,
-    oversize: (flags & FLAG_OVERSIZE) !== 0,
-    payload: body.subarray(payloadAt),
-  };
+/**
+ * An event in the bytes that it was read in. What is asked of it is read from there: nearly all events
+ * are only passed on, and objects of their texts by the hundred thousand would cost more than that.
+ */
+class StoredEvent implements SpooledEvent, EventBytes {
+  readonly seq: Seq;
+  readonly queue: string;
+  readonly lane: QueueLane["lane"];
+  readonly table: string;
+  readonly of: Buffer;
+  readonly idAt: number;
+  readonly idEnd: number;
+  readonly payloadAt: number;
+  readonly payloadEnd: number;
+  readonly #start: number;
+  readonly #flags: number;
+
+  constructor(bytes: Buffer, start: number, end: number, place: EventPlace) {
+    if (end - start < EVENT_HEADER_BYTES) throw new DamagedRecord("unreadable header");
+    const flags = bytes.readUInt8(start);
+    const waitsBytes = (flags & FLAG_WAITS) === 0 ? 0 : WAITS_BYTES;
+    const tableAt = start + EVENT_HEADER_BYTES + waitsBytes + bytes.readUInt16BE(start + 18);
+    this.idAt = tableAt + bytes.readUInt16BE(start + 20);
+    this.idEnd = this.idAt + bytes.readUInt16BE(start + 22);
+    this.payloadAt = this.idEnd + bytes.readUInt32BE(start + 24);
+    this.payloadEnd = end;
+    // Unknown flags under a sound checksum would be an agent's fault; guessing could deliver wrongly.
+    if (this.payloadAt > end || (flags & ~KNOWN_FLAGS) !== 0) throw new DamagedRecord("unreadable header");
+    this.of = bytes;
+    this.#start = start;
+    this.#flags = flags;
+    this.seq = place.seq;
+    this.queue = place.queue;
+    this.lane = place.lane;
+    this.table = tables.text(bytes, tableAt, this.idAt);
+    checkOp(bytes.readUInt8(start + 1));
+  }
+
+  get bytes(): EventBytes {
+    return this;
+  }
+
+  get kind(): EventKind {
+    return (this.#flags & FLAG_CONTROL) === 0 ? "entity" : "control";
+  }
+
+  get barrier(): boolean {
+    return (this.#flags & FLAG_BARRIER) !== 0;
+  }
+
+  get oversize(): boolean {
+    return (this.#flags & FLAG_OVERSIZE) !== 0;
+  }
+
+  get otherLaneThrough(): Seq {
+    return (this.#flags & FLAG_WAITS) === 0 ? 0 : this.of.readDoubleBE(this.#start + EVENT_HEADER_BYTES);
+  }
+
+  get topic(): string {
+    const length = this.of.readUInt16BE(this.#start + 18);
+    if (length === 0) return this.queue;
+    const at = this.#start + EVENT_HEADER_BYTES + ((this.#flags & FLAG_WAITS) === 0 ? 0 : WAITS_BYTES);
+    return this.of.toString("utf8", at, at + length);
+  }
+
+  get op(): Op | "" {
+    return opOf(this.of.readUInt8(this.#start + 1)) ?? "";
+  }
+
+  get id(): string {
+    return this.of.toString("utf8", this.idAt, this.idEnd);
+  }
+
+  get entityKey(): string {
+    return this.of.toString("utf8", this.idEnd, this.payloadAt);
+  }
+
+  get commitTimeMs(): number {
+    return this.of.readDoubleBE(this.#start + 2);
+  }
+
+  get capturedAtMs(): number {
+    return this.of.readDoubleBE(this.#start + 10);
+  }
+
+  get payload(): Buffer {
+    return this.of.subarray(this.payloadAt, this.payloadEnd);
+  }
 }
 
-function opOf(byte: number): Op | "" {
+/** A text that is mostly the same as the last time is made once. */
+class RepeatedText {
+  #bytes: Buffer = Buffer.alloc(0);
+  #text = "";
+
+  text(bytes: Buffer, start: number, end: number): string {
+    if (
+      end - start !== this.#bytes.length ||
+      bytes.compare(this.#bytes, 0, this.#bytes.length, start, end) !== 0
+    ) {
+      this.#bytes = Buffer.from(bytes.subarray(start, end));
+      this.#text = this.#bytes.toString("utf8");
+    }
+    return this.#text;
+  }
+}
+
+/** Runs of a queue follow one another, and a queue is mostly of one table. */
+const tables = new RepeatedText();
+
+/** The event whose body is bytes[start, end), which it keeps. Throws DamagedRecord. */
+export function readEventBody(bytes: Buffer, start: number, end: number, place: EventPlace): SpooledEvent {
+  return new StoredEvent(bytes, start, end, place);
+}
+
+function checkOp(byte: number): void {
+  if (opOf(byte) === null) throw new DamagedRecord("unreadable header");
+}
+
+function opOf(byte: number): Op | "" | null {
   switch (byte) {
     case 0:
       return "";
@@ -121,6 +209,6 @@ function opOf(byte: number): Op | "" {
     case 0x72:
       return "r";
     default:
-      throw new DamagedRecord("unreadable header");
+      return null;
   }
 }

@@ -7,12 +7,13 @@ import { AgentError } from "../kernel/errors.ts";
 import type { AppendBatch } from "../ports.ts";
 import type { Group, GroupCommit } from "./group-commit.ts";
 import type { IndexRoom } from "./index-room.ts";
-import { QueueKeyWriter, RECORD_KEY_BYTES } from "./keys.ts";
+import { QUEUE_KEY_BYTES, QueueKeyWriter } from "./keys.ts";
 import type { IntakeGate } from "./limits.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { EVENT_HEADER_BYTES } from "./event-body.ts";
 import { eventBound } from "./record.ts";
-import type { RecordEncoder } from "./record.ts";
+import type { RecordEncoder, RunBounds } from "./record.ts";
+import type { Segments } from "./segments.ts";
 
 /**
  * A record holds one event, however large, or several within these limits. They bound what one
@@ -32,6 +33,7 @@ interface WaitingBatch {
 export interface IntakeParts {
   readonly commit: GroupCommit;
   readonly queues: Queues;
+  readonly segments: Segments;
   readonly gate: IntakeGate;
   readonly index: IndexRoom;
   readonly encoder: RecordEncoder;
@@ -225,14 +227,22 @@ export class Intake {
   #putRuns(group: Group, queue: Queue, { events, otherLaneThrough }: Gathered): void {
     for (let from = 0; from < events.length;) {
       const to = endOfRun(events, from);
-      const key = this.#keys.key(queue, queue.assigned + 1);
-      const value = this.#parts.encoder.run(key, events, { from, to, otherLaneThrough });
-      const bytes = RECORD_KEY_BYTES + value.length;
-      group.batch.put(key, value);
-      group.grown.set(queue, queue.assign(to - from, bytes, events[from]?.capturedAtMs ?? 0));
-      group.bytes += bytes;
+      this.putRun(group, queue, events, { from, to, otherLaneThrough });
       from = to;
     }
+  }
+
+  /** Adds a record of the queue's next events to the group. */
+  putRun(group: Group, queue: Queue, events: readonly OutboundEvent[], run: RunBounds): void {
+    const { segments, encoder } = this.#parts;
+    const first = queue.assigned + 1;
+    const key = this.#keys.key(segments.place(queue, first), queue, first);
+    const value = encoder.run(key, events, run);
+    const bytes = QUEUE_KEY_BYTES + value.length;
+    group.batch.put(key, value);
+    segments.wrote(bytes);
+    group.grown.set(queue, queue.assign(run.to - run.from, bytes, events[run.from]?.capturedAtMs ?? 0));
+    group.bytes += bytes;
   }
 }
 
@@ -252,7 +262,7 @@ function endOfRun(events: readonly OutboundEvent[], from: number): number {
 function contentBytes(batch: AppendBatch): number {
   let bytes = 0;
   for (const event of batch.events) {
-    bytes += RECORD_KEY_BYTES + EVENT_HEADER_BYTES + event.payload.length + event.entityKey.length + 64;
+    bytes += QUEUE_KEY_BYTES + EVENT_HEADER_BYTES + event.payload.length + event.entityKey.length + 64;
   }
   for (const change of batch.index ?? []) bytes += change.key.length + (change.value?.length ?? 0) + 16;
   return bytes;

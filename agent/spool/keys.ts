@@ -2,22 +2,25 @@
  * Keys of the spool's database. The first byte is the room; within a room keys sort by what is
  * read in order:
  *
- *   01 name...                         meta: name in UTF-8
- *   02 tag(u16) lane(u8) seq(u64)      queue record
- *   03 bytes...                        index room: the caller's key
- *   04 tag(u16) lane(u8) seq(u64)      quarantined record, under the key it had in its queue
+ *   02 segment(u32) tag(u16) lane(u8) seq(u64)    queue record (segments.ts)
+ *   03 name...                                    meta: name in UTF-8
+ *   04 tag(u16) lane(u8) seq(u64)                 quarantined record, by its place in its queue
+ *   05 bytes...                                   index room: the caller's key
  *
+ * Meta records are written with new queue records, so they stand behind them: before them, every new
+ * table would reach over all segments, and LevelDB would merge it with all others.
  * Numbers are big-endian, so that the order of bytes is the order of numbers.
  */
 import type { Lane, Seq } from "../change.ts";
 
-const META_ROOM = 1;
 const QUEUE_ROOM = 2;
-const INDEX_ROOM = 3;
+const META_ROOM = 3;
 const QUARANTINE_ROOM = 4;
+const INDEX_ROOM = 5;
 
-/** Bytes of a queue or quarantine key. */
-export const RECORD_KEY_BYTES = 12;
+/** Bytes of a queue's key, and of the part that names lane and number. */
+export const QUEUE_KEY_BYTES = 16;
+const PLACE_BYTES = 11;
 export const MAX_SEQ: Seq = Number.MAX_SAFE_INTEGER;
 /** Greatest tag of a queue. */
 export const MAX_TAG = 0xffff;
@@ -56,43 +59,64 @@ export function indexKeyBody(key: Buffer): Buffer {
   return key.subarray(1);
 }
 
-export function queueKey(queue: QueueTag, seq: Seq): Buffer {
-  return writeRecordKey(Buffer.allocUnsafe(RECORD_KEY_BYTES), QUEUE_ROOM, queue, seq);
+export function queueKey(segment: number, queue: QueueTag, seq: Seq): Buffer {
+  return writeQueueKey(Buffer.allocUnsafe(QUEUE_KEY_BYTES), segment, queue, seq);
 }
 
 export function quarantineKey(queue: QueueTag, seq: Seq): Buffer {
-  return writeRecordKey(Buffer.allocUnsafe(RECORD_KEY_BYTES), QUARANTINE_ROOM, queue, seq);
+  const key = Buffer.allocUnsafe(1 + PLACE_BYTES);
+  key[0] = QUARANTINE_ROOM;
+  writePlace(key, 1, queue, seq);
+  return key;
 }
 
 /** Queue keys made one after another in one reused buffer: good until the next call. */
 export class QueueKeyWriter {
-  readonly #key = Buffer.alloc(RECORD_KEY_BYTES);
+  readonly #key = Buffer.alloc(QUEUE_KEY_BYTES);
 
-  key(queue: QueueTag, seq: Seq): Buffer {
-    return writeRecordKey(this.#key, QUEUE_ROOM, queue, seq);
+  key(segment: number, queue: QueueTag, seq: Seq): Buffer {
+    return writeQueueKey(this.#key, segment, queue, seq);
   }
 }
 
-function writeRecordKey(key: Buffer, room: number, queue: QueueTag, seq: Seq): Buffer {
-  key[0] = room;
-  key[1] = queue.tag >>> 8;
-  key[2] = queue.tag & 0xff;
-  key[3] = laneByte(queue.lane);
-  key.writeUInt32BE(Math.floor(seq / TWO_TO_32), 4);
-  key.writeUInt32BE(seq % TWO_TO_32, 8);
+function writeQueueKey(key: Buffer, segment: number, queue: QueueTag, seq: Seq): Buffer {
+  key[0] = QUEUE_ROOM;
+  key.writeUInt32BE(segment, 1);
+  writePlace(key, 5, queue, seq);
   return key;
 }
 
-/** What a queue or quarantine key says, or null when it is none. */
-export function parseRecordKey(
-  key: Buffer,
-): { readonly tag: number; readonly lane: Lane; readonly seq: Seq } | null {
-  if (key.length !== RECORD_KEY_BYTES) return null;
-  const lane = key[3];
+function writePlace(key: Buffer, at: number, queue: QueueTag, seq: Seq): void {
+  key.writeUInt16BE(queue.tag, at);
+  key[at + 2] = laneByte(queue.lane);
+  key.writeUInt32BE(Math.floor(seq / TWO_TO_32), at + 3);
+  key.writeUInt32BE(seq % TWO_TO_32, at + 7);
+}
+
+/** A lane of a queue and a number in it, as a key names them. */
+export interface KeyPlace {
+  readonly tag: number;
+  readonly lane: Lane;
+  readonly seq: Seq;
+}
+
+/** What a queue key says, or null when it is none. */
+export function parseQueueKey(key: Buffer): (KeyPlace & { readonly segment: number }) | null {
+  const place = key.length === QUEUE_KEY_BYTES ? parsePlace(key, 5) : null;
+  return place === null ? null : { ...place, segment: key.readUInt32BE(1) };
+}
+
+/** What a quarantine key says, or null when it is none. */
+export function parseQuarantineKey(key: Buffer): KeyPlace | null {
+  return key.length === 1 + PLACE_BYTES ? parsePlace(key, 1) : null;
+}
+
+function parsePlace(key: Buffer, at: number): KeyPlace | null {
+  const lane = key[at + 2];
   if (lane !== 0 && lane !== 1) return null;
-  const seq = key.readUInt32BE(4) * TWO_TO_32 + key.readUInt32BE(8);
+  const seq = key.readUInt32BE(at + 3) * TWO_TO_32 + key.readUInt32BE(at + 7);
   if (!Number.isSafeInteger(seq)) return null;
-  return { tag: key.readUInt16BE(1), lane: lane === 0 ? "live" : "bulk", seq };
+  return { tag: key.readUInt16BE(at), lane: lane === 0 ? "live" : "bulk", seq };
 }
 
 /** First and last possible key of a room. */

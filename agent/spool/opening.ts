@@ -21,7 +21,8 @@ import type { Queues } from "./queue.ts";
 import { RecordEncoder } from "./record.ts";
 import { readError, restoreQueues } from "./restoring.ts";
 import type { CoherentState, FoundDamage } from "./restoring.ts";
-import { formatKey, marksKey, progressKey, readState, refuseNewer } from "./state.ts";
+import type { Segments } from "./segments.ts";
+import { formatKey, marksKey, progressKey, readState, refuseOther } from "./state.ts";
 import type { FormatRecord, MarksRecord, ProgressRecord, StoredState } from "./state.ts";
 
 /** Where the database lies in the state directory. */
@@ -52,6 +53,7 @@ export interface OpeningParts {
   /** Whether it is LevelDB's, in files of the directory. */
   readonly hasFiles: boolean;
   readonly queues: Queues;
+  readonly segments: Segments;
   readonly evidence: Evidence;
   readonly clock: Clock;
   readonly log: Log;
@@ -69,7 +71,7 @@ async function prepareDirectory(stateDir: string): Promise<FoundMarker> {
   try {
     await mkdir(databasePath(stateDir), { recursive: true, mode: 0o700 });
     const marker = await readMarker(stateDir);
-    if (typeof marker === "object") refuseNewer(marker.formatVersion);
+    if (typeof marker === "object") refuseOther(marker.formatVersion);
     return marker;
   } catch (error) {
     if (error instanceof AgentError) throw error;
@@ -128,7 +130,7 @@ class Opening {
   }
 
   async #attempt(): Promise<Sound | Trouble> {
-    const { database, hasFiles, queues, evidence, stateDir } = this.#parts;
+    const { database, hasFiles, queues, segments, evidence, stateDir } = this.#parts;
     const missing = hasFiles ? await missingFile(this.#path) : null;
     if (missing === "all") {
       if (this.#foundMarker !== "none") return new Trouble("it is gone", false);
@@ -141,7 +143,8 @@ class Opening {
       const state = await this.#coherent(stored);
       if (state instanceof Trouble) return await this.#closed(state);
       queues.clear();
-      const damages = await restoreQueues(queues, state, { database, evidence });
+      segments.clear();
+      const damages = await restoreQueues(queues, state, { database, evidence, segments });
       return { ...state, damages, lossesAtOpen: await recoveryLosses(this.#path) };
     } catch (error) {
       const known = error instanceof AgentError ? error : openError(error, stateDir);
@@ -190,6 +193,7 @@ class Opening {
       cursors: cursors ?? { stateId: format.createdMs, acked: [], uncompactedSinceMs: null },
       cursorsLost: cursors === null,
       marks,
+      segments: stored.segments,
     };
   }
 
@@ -200,7 +204,15 @@ class Opening {
     await putNow(database, [[formatKey, format]]);
     await writeMarker(stateDir, { ...format, epoch: 0, checkpoint: null, names: [], values: {} });
     const cursors = { stateId: format.createdMs, acked: [], uncompactedSinceMs: null };
-    return { format, queues: { names: [] }, progress: null, cursors, cursorsLost: false, marks: [] };
+    return {
+      format,
+      queues: { names: [] },
+      progress: null,
+      cursors,
+      cursorsLost: false,
+      marks: [],
+      segments: null,
+    };
   }
 
   async #repair(): Promise<Sound | Trouble> {
@@ -245,12 +257,14 @@ class Opening {
     await writeMarker(stateDir, { ...marker, ...format, names: [] });
     const cursors = { stateId: createdMs, acked: [], uncompactedSinceMs: null };
     this.#parts.queues.clear();
+    this.#parts.segments.clear();
     return {
       format,
       queues: { names: [] },
       progress,
       cursors,
       ...marks,
+      segments: null,
       cursorsLost: false,
       damages: [],
       lossesAtOpen: [],

@@ -12,7 +12,7 @@ import { entriesOf } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
 import type { GroupCommit } from "./group-commit.ts";
-import { metaKey, parseRecordKey, quarantineKey, quarantineRoom } from "./keys.ts";
+import { metaKey, parseQuarantineKey, quarantineKey, quarantineRoom } from "./keys.ts";
 import { QuarantineEntries, type QuarantineEntry } from "./quarantine-entries.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { decodeJson, decodeQuarantined, placeIn } from "./record.ts";
@@ -214,7 +214,7 @@ export class Quarantine implements QuarantineRoom {
   }
 
   async #decode(key: Buffer, value: Buffer, overtakenBy: string | null): Promise<QuarantinedEvent> {
-    const place = parseRecordKey(key);
+    const place = parseQuarantineKey(key);
     const queue = place === null ? null : this.#parts.queues.byTag(place.tag, place.lane);
     if (place === null || queue === null) {
       throw new AgentError("SPOOL_CORRUPT", "A quarantined event belongs to no known queue.");

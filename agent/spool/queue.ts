@@ -4,12 +4,15 @@ import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { MAX_TAG } from "./keys.ts";
 import type { QueueTag } from "./keys.ts";
+import { LaneSegments } from "./segments.ts";
 
 /** `acked <= durable <= assigned`, always; `trimmed` lies at or before `acked`. */
 export class Queue implements QueueTag {
   readonly name: string;
   readonly tag: number;
   readonly lane: Lane;
+  /** Where its records stand. */
+  readonly segments = new LaneSegments();
   /** The other lane under the same name; null while there is none. */
   other: Queue | null = null;
   /** Number of the newest barrier that was given one; no event that waits for it needs to know more. */
@@ -74,6 +77,7 @@ export class Queue implements QueueTag {
     // for them could be to wait for what waits for oneself.
     if (this.other !== null) this.other.unboundThrough = this.other.assigned;
     this.forgetRecordsFrom(last + 1);
+    this.segments.cutTo(last);
     if (this.acked === last) this.oldestCapturedAtMs = null;
   }
 
@@ -140,20 +144,24 @@ export class Queue implements QueueTag {
   }
 
   /**
-   * Takes up to `limit` such records away, handing the number of each one's first event to `each`.
-   * Says how many events they held.
+   * Takes up to `limit` such records away, handing the numbers of each one's first and last event to
+   * `each`. Says how many they were.
    */
-  trim(limit: number, each: (first: Seq) => void): number {
-    const before = this.trimmed;
+  trim(limit: number, each: (first: Seq, last: Seq) => void): number {
     let records = 0;
     for (const end of this.#recordEnds) {
       if (end > this.acked || records === limit) break;
-      each(this.trimmed + 1);
+      each(this.trimmed + 1, end);
       this.trimmed = end;
       records += 1;
     }
     this.#recordEnds.splice(0, records);
-    return this.trimmed - before;
+    return records;
+  }
+
+  /** Bytes of its records, on average over all that were ever appended. */
+  get meanEventBytes(): number {
+    return this.assigned === 0 ? 0 : this.appendedBytes / this.assigned;
   }
 
   /** Returns how many records that were not acknowledged before are now. */

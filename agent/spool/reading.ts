@@ -6,9 +6,10 @@ import { DamagedRecord } from "./damaged-record.ts";
 import { entriesOf, isCorruption } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
-import { parseRecordKey, queueKey } from "./keys.ts";
+import { parseQueueKey } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { placeIn, RunReader } from "./record.ts";
+import { laneRange, recordKey } from "./segments.ts";
 
 /**
  * A record is found by the number of its first event, which is the one after the last of the record
@@ -84,9 +85,9 @@ export class QueueRecords {
 
   /** The record that holds the event. */
   async #load(queue: Queue, seq: Seq): Promise<RunReader> {
-    const { first, value } = (await this.#at(queue, seq)) ?? (await this.#around(queue, seq));
+    const { key, first, value } = (await this.#at(queue, seq)) ?? (await this.#around(queue, seq));
     try {
-      const run = new RunReader(queueKey(queue, first), value, placeIn(queue, first));
+      const run = new RunReader(key, value, placeIn(queue, first));
       if (run.last < seq) throw await this.#missing(queue, seq);
       // Events behind the durable end belong to no checkpoint.
       if (run.last > queue.durable) throw await this.#uncovered(queue, run.last, value);
@@ -101,8 +102,9 @@ export class QueueRecords {
 
   async #at(queue: Queue, seq: Seq): Promise<FoundRecord | null> {
     try {
-      const value = await this.#database.get(queueKey(queue, seq));
-      return value === undefined ? null : { first: seq, value };
+      const key = recordKey(queue, seq);
+      const value = await this.#database.get(key);
+      return value === undefined ? null : { key, first: seq, value };
     } catch (cause) {
       throw await this.#unreadable(queue, seq, cause);
     }
@@ -148,6 +150,7 @@ export class QueueRecords {
 
 /** A record as it lies in the database; nothing of it is proven. */
 export interface FoundRecord {
+  readonly key: Buffer;
   /** Number of its first event. */
   readonly first: Seq;
   readonly value: Buffer;
@@ -159,10 +162,13 @@ export async function recordAtOrBefore(
   queue: Queue,
   seq: Seq,
 ): Promise<FoundRecord | null> {
-  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, seq), reverse: true, limit: 1 };
-  for await (const [key, value] of entriesOf(database, range)) {
-    const first = parseRecordKey(key)?.seq;
-    if (first !== undefined) return { first, value };
+  for (const { segment, first: begin } of queue.segments.starts.toReversed()) {
+    if (begin > seq) continue;
+    const range = { ...laneRange(segment, queue, 0, seq), reverse: true, limit: 1 };
+    for await (const [key, value] of entriesOf(database, range)) {
+      const first = parseQueueKey(key)?.seq;
+      if (first !== undefined) return { key, first, value };
+    }
   }
   return null;
 }

@@ -1,10 +1,10 @@
 /**
- * Frames of the spool's records, format version 1. Final: a later version reads it too.
+ * Frames of the spool's records, format version 2. Final: a later version reads it too.
  *
  * Every value in the database stands in one frame (numbers are big-endian):
  *
  *   offset  size  what
- *        0     1  format version (1)
+ *        0     1  format version (2)
  *        1     4  CRC-32 (zlib's) over the key, then everything from offset 5 on
  *        5     4  length of the body
  *        9     n  body; the value ends with it
@@ -148,14 +148,14 @@ export function decodeJson(key: Buffer, value: Buffer): string {
 
 /**
  * The events of one queue record, given out one after another. The record was proven sound when it
- * was opened; payloads are views into its bytes.
+ * was opened; events are views into its bytes.
  */
-export class RunReader {
+export class RunReader implements EventPlace {
+  readonly queue: string;
+  readonly lane: Lane;
   readonly first: Seq;
   readonly last: Seq;
   readonly #body: Buffer;
-  readonly #queue: string;
-  readonly #lane: Lane;
   #at = RUN_HEADER_BYTES;
   #next: Seq;
 
@@ -164,8 +164,8 @@ export class RunReader {
     this.#body = openFrame(key, value);
     const count = this.#body.length < RUN_HEADER_BYTES ? 0 : this.#body.readUInt32BE(0);
     if (count === 0) throw new DamagedRecord("unreadable header");
-    this.#queue = queue;
-    this.#lane = lane;
+    this.queue = queue;
+    this.lane = lane;
     this.first = seq;
     this.last = seq + count - 1;
     this.#next = seq;
@@ -173,6 +173,11 @@ export class RunReader {
 
   /** Number of the event that `read` gives next; last + 1 at the end. */
   get next(): Seq {
+    return this.#next;
+  }
+
+  /** The same: where that event stands. */
+  get seq(): Seq {
     return this.#next;
   }
 
@@ -189,8 +194,7 @@ export class RunReader {
     assert(this.#next <= this.last, "a run is not read beyond its end");
     const start = this.#at + LENGTH_BYTES;
     const end = start + this.#length();
-    const place = { queue: this.#queue, lane: this.#lane, seq: this.#next };
-    const event = start === end ? null : readEventBody(this.#body.subarray(start, end), place);
+    const event = start === end ? null : readEventBody(this.#body, start, end, this);
     this.#at = end;
     this.#next += 1;
     return event;
@@ -215,6 +219,6 @@ export function decodeQuarantined(
   if (end > body.length) throw new DamagedRecord("unreadable header");
   return {
     verdict: body.toString("utf8", 4, end),
-    event: readEventBody(body.subarray(end), place),
+    event: readEventBody(body, end, body.length, place),
   };
 }

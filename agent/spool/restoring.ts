@@ -8,11 +8,13 @@ import { DamagedRecord } from "./damaged-record.ts";
 import { entriesOf, isCorruption } from "./database.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
-import { MAX_SEQ, MAX_TAG, parseRecordKey, queueKey } from "./keys.ts";
+import { MAX_SEQ, MAX_TAG, parseQueueKey, queueKey, queueRoom } from "./keys.ts";
 import type { KeyBounds } from "./keys.ts";
 import type { Queue, Queues } from "./queue.ts";
 import { QueueRecords, recordAtOrBefore } from "./reading.ts";
 import { placeIn, RunReader } from "./record.ts";
+import { laneRange, laneRanges } from "./segments.ts";
+import type { Segments, SegmentsRecord } from "./segments.ts";
 import type { CursorsRecord, ProgressRecord, QueuesRecord } from "./state.ts";
 
 /** A state whose parts fit together. */
@@ -22,6 +24,8 @@ export interface CoherentState {
   readonly cursors: CursorsRecord;
   /** They are missing: each queue then begins at its first record. */
   readonly cursorsLost: boolean;
+  /** Null: there is none; the keys of the records tell. */
+  readonly segments: SegmentsRecord | null;
 }
 
 export interface FoundDamage {
@@ -33,6 +37,7 @@ export interface FoundDamage {
 export interface RestoringParts {
   readonly database: Database;
   readonly evidence: Evidence;
+  readonly segments: Segments;
 }
 
 /** Says which queues cannot be read on. Throws SPOOL_CORRUPT when LevelDB itself cannot read on. */
@@ -60,19 +65,22 @@ export async function restoreQueues(
   }
   const damages: FoundDamage[] = [];
   try {
+    await restoreSegments(queues, state.segments, parts);
     for (const queue of queues.all) {
       queue.durable = queue.assigned;
       if (state.cursorsLost) queue.acked = await beforeFirst(queue, parts.database);
       const damage = await verifyQueue(queue, parts);
       if (damage !== null) damages.push(damage);
-      if (queue.lane === "live" && queue.other === null) await removeUnknownLane(queue, parts.database);
+      if (queue.lane === "live" && queue.other === null) await removeUnknownLane(queue, parts);
     }
     // A queue whose name is unknown is in no checkpoint.
     const lastTag = queues.all.reduce((tag, queue) => Math.max(tag, queue.tag), 0);
-    await removeUncovered(parts.database, {
-      gte: queueKey({ tag: lastTag + 1, lane: "live" }, 0),
-      lte: queueKey({ tag: MAX_TAG, lane: "bulk" }, MAX_SEQ),
-    });
+    for (const number of recent(parts.segments)) {
+      await removeUncovered(parts.database, {
+        gte: queueKey(number, { tag: lastTag + 1, lane: "live" }, 0),
+        lte: queueKey(number, { tag: MAX_TAG, lane: "bulk" }, MAX_SEQ),
+      });
+    }
   } catch (error) {
     throw readError(error);
   }
@@ -88,18 +96,74 @@ function knownQueue(queues: Queues, tag: number, lane: Lane): Queue {
   );
 }
 
+async function restoreSegments(
+  queues: Queues,
+  record: SegmentsRecord | null,
+  { segments, database }: RestoringParts,
+): Promise<void> {
+  if (record === null) {
+    for await (const [key] of entriesOf(database, queueRoom)) noteKey(queues, segments, key);
+    segments.changed = segments.current !== null;
+    return;
+  }
+  for (const number of record.numbers) segments.restore(number);
+  for (const [tag, lane, starts] of record.lanes) {
+    const queue = knownQueue(queues, tag, lane);
+    for (const [segment, first] of starts) queue.segments.begin(segment, first);
+  }
+  await findNewer(segments, database);
+}
+
+function noteKey(queues: Queues, segments: Segments, key: Buffer): void {
+  const place = parseQueueKey(key);
+  if (place === null) return;
+  if (place.segment > (segments.current?.number ?? 0)) segments.restore(place.segment);
+  queues.byTag(place.tag, place.lane)?.segments.begin(place.segment, place.seq);
+}
+
+/** Segments that only a later list named, which was lost: what stands there must not mix with what comes. */
+async function findNewer(segments: Segments, database: Database): Promise<void> {
+  const newest = segments.current?.number ?? 0;
+  const found: number[] = [];
+  for (let { lte } = queueRoom; ;) {
+    let segment = 0;
+    for await (const [key] of entriesOf(database, { gte: queueRoom.gte, lte, reverse: true, limit: 1 })) {
+      segment = parseQueueKey(key)?.segment ?? 0;
+    }
+    if (segment <= newest) break;
+    found.unshift(segment);
+    lte = queueKey(segment, { tag: 0, lane: "live" }, 0);
+  }
+  for (const number of found) segments.restore(number);
+  segments.changed = found.length > 0;
+}
+
+/**
+ * Where records can stand that no checkpoint covers. A checkpoint is lost with what was written in the
+ * same moment, or replaced by a mark that is some megabytes older.
+ */
+function recent(segments: Segments): number[] {
+  return segments.all.slice(-3).map(({ number }) => number);
+}
+
 /** A bulk lane that the state does not name is in no checkpoint. */
-async function removeUnknownLane({ tag }: Queue, database: Database): Promise<void> {
+async function removeUnknownLane({ tag }: Queue, parts: RestoringParts): Promise<void> {
   const unknown = { tag, lane: "bulk" } as const;
-  await removeUncovered(database, { gte: queueKey(unknown, 0), lte: queueKey(unknown, MAX_SEQ) });
+  for (const number of recent(parts.segments)) {
+    const range = { gte: queueKey(number, unknown, 0), lte: queueKey(number, unknown, MAX_SEQ) };
+    await removeUncovered(parts.database, range);
+  }
 }
 
 async function verifyQueue(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
   await noteLeftOver(queue, parts.database);
-  await removeUncovered(parts.database, {
-    gte: queueKey(queue, queue.durable + 1),
-    lte: queueKey(queue, MAX_SEQ),
-  });
+  const { segments } = queue;
+  const reached = segments.starts.map(({ segment }) => segment);
+  const uncovered = reached.filter((number) => segments.endIn(number, MAX_SEQ) > queue.durable);
+  for (const number of new Set([...uncovered, ...recent(parts.segments)])) {
+    await removeUncovered(parts.database, laneRange(number, queue, queue.durable + 1, MAX_SEQ));
+  }
+  segments.cutTo(queue.durable);
   if (queue.acked === queue.durable) return null;
   const records = new QueueRecords(parts.database, parts.evidence);
   try {
@@ -114,18 +178,21 @@ async function verifyQueue(queue: Queue, parts: RestoringParts): Promise<FoundDa
 
 /** Deletion and acknowledgement go together, so what stands in the queue was not acknowledged, or lately. */
 async function beforeFirst(queue: Queue, database: Database): Promise<Seq> {
-  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.durable), limit: 1 };
-  for await (const [key] of entriesOf(database, range)) return (parseRecordKey(key)?.seq ?? 1) - 1;
+  for (const range of laneRanges(queue, 0, queue.durable)) {
+    for await (const [key] of entriesOf(database, { ...range, limit: 1 })) {
+      return (parseQueueKey(key)?.seq ?? 1) - 1;
+    }
+  }
   return queue.durable;
 }
 
 async function verifyTail(queue: Queue, parts: RestoringParts): Promise<FoundDamage | null> {
   const found = await recordAtOrBefore(parts.database, queue, queue.durable);
   if (found === null) return { queue, seq: queue.acked + 1, what: "it is missing" };
-  const { first, value } = found;
+  const { key, first, value } = found;
   const at = Math.max(first, queue.acked + 1);
   try {
-    const run = new RunReader(queueKey(queue, first), value, placeIn(queue, first));
+    const run = new RunReader(key, value, placeIn(queue, first));
     if (run.last === queue.durable) return null;
     if (run.last > queue.durable) return { queue, seq: at, what: "no checkpoint covers it" };
     return { queue, seq: Math.max(run.last, queue.acked) + 1, what: "it is missing" };
@@ -146,13 +213,14 @@ function damageAt(queue: Queue, seq: Seq, error: unknown): FoundDamage {
  * with them is only their deletion. How far the last of them reaches is seen when it is read.
  */
 async function noteLeftOver(queue: Queue, database: Database): Promise<void> {
-  const range = { gte: queueKey(queue, 0), lte: queueKey(queue, queue.acked) };
   let before: number | null = null;
-  for await (const [key] of entriesOf(database, range)) {
-    const first = parseRecordKey(key)?.seq ?? 0;
-    if (before === null) queue.trimmed = first - 1;
-    else queue.noteRecord(before, first - 1);
-    before = first;
+  for (const range of laneRanges(queue, 0, queue.acked)) {
+    for await (const [key] of entriesOf(database, range)) {
+      const first = parseQueueKey(key)?.seq ?? 0;
+      if (before === null) queue.trimmed = first - 1;
+      else queue.noteRecord(before, first - 1);
+      before = first;
+    }
   }
   if (before === null) queue.trimmed = queue.acked;
   else if (queue.acked === queue.durable) queue.noteRecord(before, queue.acked);

@@ -4,6 +4,7 @@ import type { SpoolObserver } from "../ports.ts";
 import type { Database } from "./database.ts";
 import type { SpoolLimits } from "./limits.ts";
 import type { MarkTuning } from "./marks.ts";
+import type { SegmentTuning } from "./segments.ts";
 import type { TrimTuning } from "./trim.ts";
 
 export interface SpoolOptions {
@@ -19,6 +20,6 @@ export interface SpoolOptions {
   readonly clock: Clock;
   /** For tests: another database than LevelDB. */
   readonly database?: Database;
-  /** For tests: when room is given back, and marks are made. */
-  readonly tuning?: Partial<TrimTuning & MarkTuning>;
+  /** For tests: when room is given back, marks are made and segments end. */
+  readonly tuning?: Partial<TrimTuning & MarkTuning & SegmentTuning>;
 }

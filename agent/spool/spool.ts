@@ -43,6 +43,7 @@ import { Queues } from "./queue.ts";
 import { QueueRecords, refreshOldest } from "./reading.ts";
 import { RecordEncoder } from "./record.ts";
 import type { SpoolOptions } from "./spool-options.ts";
+import { Segments } from "./segments.ts";
 import { queueState, spoolStats } from "./stats.ts";
 import { StateWriter } from "./state-writer.ts";
 import { DELETES_PER_WRITE, Trim, trimTuning } from "./trim.ts";
@@ -64,6 +65,7 @@ export class Spool implements SpoolWriter, QueueReader {
   readonly #database: Database;
   readonly #encoder = new RecordEncoder();
   readonly #queues = new Queues();
+  readonly #segments: Segments;
   readonly #evidence: Evidence;
   readonly #gate: IntakeGate;
   readonly #commit: GroupCommit;
@@ -98,7 +100,12 @@ export class Spool implements SpoolWriter, QueueReader {
     process.umask(0o077);
     const spool = new Spool(options);
     try {
-      const own = { database: spool.#database, queues: spool.#queues, evidence: spool.#evidence };
+      const own = {
+        database: spool.#database,
+        queues: spool.#queues,
+        segments: spool.#segments,
+        evidence: spool.#evidence,
+      };
       const hasFiles = options.database === undefined;
       await spool.#start(await openState({ ...options, ...own, hasFiles }));
       return spool;
@@ -113,6 +120,7 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#options = options;
     this.#database =
       options.database ?? levelDatabase(databasePath(options.stateDir), { createIfMissing: true });
+    this.#segments = new Segments(() => this.#queues.pendingBytes(), options.tuning ?? {});
     this.#evidence = new Evidence({
       stateDir: options.stateDir,
       bytesMax: options.limits.bytesMax / 4,
@@ -130,6 +138,7 @@ export class Spool implements SpoolWriter, QueueReader {
       database: this.#database,
       commit: this.#commit,
       queues: this.#queues,
+      segments: this.#segments,
       encoder: this.#encoder,
       evidence: this.#evidence,
       gate: this.#gate,
@@ -294,16 +303,17 @@ export class Spool implements SpoolWriter, QueueReader {
     for (const { queue, seq, what } of opened.damages) this.damages.found(queue, seq, what);
     await this.meta.load(opened.values, this.#options.log);
     await this.quarantined.load();
-    this.#trim = new Trim(this.#database, this.#queues, {
+    const spaces = { queues: this.#queues, segments: this.#segments };
+    this.#trim = new Trim(this.#database, spaces, {
       clock: this.#options.clock,
       tuning: { ...trimTuning, ...this.#options.tuning },
-      uncompactedSinceMs: opened.cursors.uncompactedSinceMs,
       compacted: () => {
         this.#state.cursorsDirty = true;
         void this.#usage.measure();
       },
       failed: (error) => this.#commit.fail(error),
     });
+    this.#trim.restore(opened.cursors.uncompactedSinceMs);
     await this.#usage.measure();
     this.#ticking = this.#tickUntilEnd(this.#trim);
   }

@@ -5,12 +5,14 @@ import type { Group } from "./group-commit.ts";
 import type { Marks } from "./marks.ts";
 import type { Queues } from "./queue.ts";
 import type { RecordEncoder } from "./record.ts";
-import { cursorsKey, marksKey, progressKey, queuesKey } from "./state.ts";
+import type { Segments } from "./segments.ts";
+import { cursorsKey, marksKey, progressKey, queuesKey, segmentsKey } from "./state.ts";
 import type { CursorsRecord, MarksRecord, ProgressRecord, QueuesRecord } from "./state.ts";
 import type { Trim } from "./trim.ts";
 
 export interface StateWriterParts {
   readonly queues: Queues;
+  readonly segments: Segments;
   readonly marks: Marks;
   readonly encoder: RecordEncoder;
   readonly clock: Clock;
@@ -31,11 +33,15 @@ export class StateWriter {
 
   /** The last change of a group before it is written. */
   addTo(group: Group): void {
-    const { queues, marks, clock } = this.#parts;
+    const { queues, segments, marks, clock } = this.#parts;
     if (queues.namesChanged) {
       queues.namesChanged = false;
       const record: QueuesRecord = { names: queues.all.map(({ tag, lane, name }) => [tag, lane, name]) };
       this.#put(group, queuesKey, record);
+    }
+    if (segments.changed) {
+      segments.changed = false;
+      this.#put(group, segmentsKey, segments.record(queues.all));
     }
     if (group.checkpoint !== null) {
       this.#putProgress(group, group.checkpoint);

@@ -10,12 +10,14 @@ import { metaKey } from "./keys.ts";
 import type { Mark } from "./marks.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { decodeJson } from "./record.ts";
+import type { SegmentsRecord } from "./segments.ts";
 
 export const formatKey = metaKey("format");
 export const queuesKey = metaKey("queues");
 export const progressKey = metaKey("progress");
 export const cursorsKey = metaKey("cursors");
 export const marksKey = metaKey("marks");
+export const segmentsKey = metaKey("segments");
 
 /** Made once, with the database. */
 export interface FormatRecord {
@@ -68,11 +70,12 @@ export interface StoredState {
   readonly progress: ProgressRecord | null;
   readonly cursors: CursorsRecord | null;
   readonly marks: MarksRecord | null;
+  readonly segments: SegmentsRecord | null;
   /** Names of damaged records, with what is wrong. */
   readonly damaged: readonly string[];
 }
 
-/** Throws SPOOL_FORMAT for a newer state, and what the database throws. Damage is part of the answer. */
+/** Throws SPOOL_FORMAT for a state of another format, and what the database throws. Damage is part of the answer. */
 export async function readState(database: Database): Promise<StoredState> {
   const damaged: string[] = [];
   const read = async <T>(key: Buffer, name: string): Promise<T | null> => {
@@ -82,28 +85,35 @@ export async function readState(database: Database): Promise<StoredState> {
       return JSON.parse(decodeJson(key, value));
     } catch (error) {
       if (!(error instanceof DamagedRecord)) throw error;
-      if (error.damage === "unknown format version") refuseNewer(value.readUInt8(0));
+      if (error.damage === "unknown format version") refuseOther(value.readUInt8(0));
       damaged.push(`"${name}": ${error.damage}`);
       return null;
     }
   };
   const format = await read<FormatRecord>(formatKey, "format");
-  if (format !== null) refuseNewer(format.formatVersion);
+  if (format !== null) refuseOther(format.formatVersion);
   return {
     format,
     queues: await read<QueuesRecord>(queuesKey, "queues"),
     progress: await read<ProgressRecord>(progressKey, "progress"),
     cursors: await read<CursorsRecord>(cursorsKey, "cursors"),
     marks: await read<MarksRecord>(marksKey, "marks"),
+    segments: await read<SegmentsRecord>(segmentsKey, "segments"),
     damaged,
   };
 }
 
-/** A newer agent's state is refused, also when only its version byte can be read. */
-export function refuseNewer(formatVersion: number): void {
-  if (formatVersion <= STATE_FORMAT_VERSION) return;
+/** Another agent's state is refused, also when only its version byte can be read. */
+export function refuseOther(formatVersion: number): void {
+  if (formatVersion === STATE_FORMAT_VERSION) return;
+  const isOlder = formatVersion < STATE_FORMAT_VERSION;
   throw new AgentError(
     "SPOOL_FORMAT",
-    `The state has format ${formatVersion}; this agent reads up to ${STATE_FORMAT_VERSION}.`,
+    `The state has format ${formatVersion}; this agent reads format ${STATE_FORMAT_VERSION}.`,
+    {
+      hint: isOlder
+        ? "Let the agent that made it deliver all that waits, then start with an empty STATE_DIR."
+        : "Install the agent that made it, or a newer one.",
+    },
   );
 }

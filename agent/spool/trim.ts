@@ -4,11 +4,16 @@
  */
 import type { Clock } from "../kernel/service.ts";
 import type { Database, WriteBatch } from "./database.ts";
-import { quarantineRoom, queueKey, QueueKeyWriter } from "./keys.ts";
-import type { Queue, Queues } from "./queue.ts";
+import { type KeyBounds, quarantineRoom, QueueKeyWriter } from "./keys.ts";
+import type { Queues } from "./queue.ts";
+import type { Segment, Segments } from "./segments.ts";
+import { segmentsRange } from "./segments.ts";
 
 export interface TrimTuning {
-  /** Compacts when so many trimmed bytes wait for it, and no fewer than bytes of events wait. */
+  /**
+   * Compacts when so many deleted bytes, and no fewer than bytes of events wait, lie in segments where
+   * little or nothing else is left.
+   */
   readonly compactStepBytes: number;
   /** Compacts what waits when all queues have been empty for so long. */
   readonly compactIdleMs: number;
@@ -17,7 +22,7 @@ export interface TrimTuning {
 }
 
 export const trimTuning: TrimTuning = {
-  compactStepBytes: 32 * 1024 * 1024,
+  compactStepBytes: 64 * 1024 * 1024,
   compactIdleMs: 5_000,
   compactAgeMs: 60 * 60 * 1000,
 };
@@ -25,7 +30,6 @@ export const trimTuning: TrimTuning = {
 export interface TrimOptions {
   readonly clock: Clock;
   readonly tuning: TrimTuning;
-  readonly uncompactedSinceMs: number | null;
   /** A compaction ended; the directory may be smaller now. */
   readonly compacted: () => void;
   readonly failed: (error: unknown) => void;
@@ -40,28 +44,54 @@ export class Trim {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #queues: Queues;
+  readonly #segments: Segments;
   readonly #options: TrimOptions;
   readonly #keys = new QueueKeyWriter();
-  /** Bytes of deleted records that no compaction has removed yet; an estimate. */
-  #uncompactedBytes = 0;
-  #uncompactedSinceMs: number | null;
-  #quarantineShrank = false;
-  #deletedWhileCompacting = false;
+  #quarantineShrankMs: number | null = null;
   #lastWorkMs: number;
   #compacting: Promise<void> | null = null;
 
-  constructor(database: Database, queues: Queues, options: TrimOptions) {
+  constructor(
+    database: Database,
+    { queues, segments }: { readonly queues: Queues; readonly segments: Segments },
+    options: TrimOptions,
+  ) {
     this.#database = database;
     this.#queues = queues;
+    this.#segments = segments;
     this.#clock = options.clock;
     this.#options = options;
-    this.#uncompactedSinceMs = options.uncompactedSinceMs;
     this.#lastWorkMs = options.clock.monotonicMs();
+  }
+
+  /**
+   * Takes up what the state says at a start: since when deleted records wait, if any do. Which of them
+   * were compacted already it does not say; those are counted again.
+   */
+  restore(uncompactedSinceMs: number | null): void {
+    this.#quarantineShrankMs = uncompactedSinceMs;
+    for (const queue of this.#queues.all) {
+      for (const { segment: number, first } of queue.segments.starts) {
+        const last = queue.segments.endIn(number, queue.assigned);
+        const trimmed = Math.max(first - 1, Math.min(queue.trimmed, last));
+        const mean = queue.meanEventBytes;
+        this.#segments.found(
+          number,
+          (last - trimmed) * mean,
+          (trimmed - first + 1) * mean,
+          uncompactedSinceMs,
+        );
+      }
+    }
   }
 
   /** Wall time since when deleted records wait to be compacted away; kept on disk. */
   get uncompactedSinceMs(): number | null {
-    return this.#uncompactedSinceMs;
+    let sinceMs = this.#quarantineShrankMs;
+    for (const { deadSinceMs } of this.#segments.all) {
+      if (deadSinceMs !== null) sinceMs = Math.min(sinceMs ?? deadSinceMs, deadSinceMs);
+    }
+    return sinceMs;
   }
 
   /** Records of acknowledged events only, which are still to be deleted. */
@@ -79,18 +109,19 @@ export class Trim {
     let left = DELETES_PER_WRITE;
     for (const queue of this.#queues.all) {
       if (!queue.hasTrimmable) continue;
-      const events = queue.trim(left, (first) => {
-        batch.del(this.#keys.key(queue, first));
-        left -= 1;
+      const nowMs = this.#clock.wallMs();
+      left -= queue.trim(left, (first, last) => {
+        const segment = queue.segments.of(first);
+        batch.del(this.#keys.key(segment, queue, first));
+        this.#segments.deleted(segment, (last - first + 1) * queue.meanEventBytes, nowMs);
       });
-      this.#noteDeleted(queue, events);
+      this.#lastWorkMs = this.#clock.monotonicMs();
       if (left === 0) return;
     }
   }
 
   quarantineShrank(): void {
-    this.#quarantineShrank = true;
-    this.#noteDue();
+    this.#quarantineShrankMs ??= this.#clock.wallMs();
   }
 
   /** Somebody appended: the spool is not idle. */
@@ -100,8 +131,11 @@ export class Trim {
 
   /** Starts a compaction when one is due. `pressed`: the intake waits for room. */
   compactIfDue(pressed: boolean): void {
-    if (this.#compacting !== null || !this.#isDue(pressed)) return;
-    this.#compacting = this.#compact()
+    if (this.#compacting !== null) return;
+    const due = this.#isAllDue(pressed) ? this.#dead() : this.#worn();
+    const quarantine = due.isAll && this.#quarantineShrankMs !== null;
+    if (due.segments.length === 0 && !quarantine) return;
+    this.#compacting = this.#compact(due, quarantine)
       .catch(this.#options.failed)
       .finally(() => {
         this.#compacting = null;
@@ -114,50 +148,109 @@ export class Trim {
     await this.#compacting;
   }
 
-  #noteDeleted(queue: Queue, events: number): void {
-    const meanBytes = queue.acked === 0 ? 0 : queue.ackedBytes / queue.acked;
-    this.#uncompactedBytes += meanBytes * events;
-    this.#noteDue();
-    this.#lastWorkMs = this.#clock.monotonicMs();
-  }
-
-  #noteDue(): void {
-    this.#uncompactedSinceMs ??= this.#clock.wallMs();
-    this.#deletedWhileCompacting = true;
-  }
-
-  #isDue(pressed: boolean): boolean {
-    if (this.#uncompactedSinceMs === null) return false;
+  /** Whatever was deleted has to go now. */
+  #isAllDue(pressed: boolean): boolean {
+    const sinceMs = this.uncompactedSinceMs;
+    if (sinceMs === null) return false;
     if (pressed) return true;
-    // A step costs by what is left, not by what it frees: LevelDB rewrites tables in which both lie.
-    // So steps grow with the backlog; what is deleted takes no more room than what waits.
-    const stepBytes = Math.max(this.#options.tuning.compactStepBytes, this.#queues.pendingBytes());
-    if (this.#uncompactedBytes >= stepBytes) return true;
-    const ageMs = this.#clock.wallMs() - this.#uncompactedSinceMs;
+    const ageMs = this.#clock.wallMs() - sinceMs;
     // A clock that was set back must not keep personal data: then the age is unknown.
     if (ageMs >= this.#options.tuning.compactAgeMs || ageMs < 0) return true;
     const idleMs = this.#clock.monotonicMs() - this.#lastWorkMs;
-    return this.#uncompactedBytes >= IDLE_WORTH_BYTES && idleMs >= this.#options.tuning.compactIdleMs;
+    return idleMs >= this.#options.tuning.compactIdleMs && deadBytes(this.#segments.all) >= IDLE_WORTH_BYTES;
+  }
+
+  #dead(): Due {
+    return { isAll: true, segments: this.#segments.all.filter(({ deadSinceMs }) => deadSinceMs !== null) };
   }
 
   /**
-   * Compacts what lies before each queue's cursor. Tables that hold only deleted records vanish;
-   * what was compacted before costs nothing again. Runs beside reads and writes.
+   * Segments of which nothing is needed: their tables vanish unread by anyone else. And those that a
+   * topic on hold keeps from that, once nearly all in them is deleted: the rest is rewritten. Nothing
+   * where a step is not worth it yet.
    */
-  async #compact(): Promise<void> {
-    const bytes = this.#uncompactedBytes;
-    const quarantine = this.#quarantineShrank;
-    this.#quarantineShrank = false;
-    this.#deletedWhileCompacting = false;
-    // What is deleted from here on is younger, and may or may not be caught by this run. A crash in
-    // between leaves the older time on disk, so nothing is forgotten.
-    const startedMs = this.#clock.wallMs();
-    for (const queue of this.#queues.all) {
-      if (queue.trimmed === 0) continue;
-      await this.#database.compactRange(queueKey(queue, 0), queueKey(queue, queue.trimmed));
-    }
-    if (quarantine) await this.#database.compactRange(quarantineRoom.gte, quarantineRoom.lte);
-    this.#uncompactedBytes = Math.max(0, this.#uncompactedBytes - bytes);
-    this.#uncompactedSinceMs = this.#deletedWhileCompacting ? startedMs : null;
+  #worn(): Due {
+    const current = this.#segments.current;
+    const needed = this.#needed();
+    const worn = this.#segments.all.filter(
+      (one) => one !== current && (!needed.has(one.number) || isMostlyDead(one)),
+    );
+    // A step costs by what else is in the tables that it meets, not by what it frees. So steps grow with
+    // the backlog; what is deleted takes no more room than what waits.
+    const stepBytes = Math.max(this.#options.tuning.compactStepBytes, this.#queues.pendingBytes());
+    return { isAll: false, segments: deadBytes(worn) >= stepBytes ? worn : [] };
   }
+
+  /** Numbers of the segments in which a record stands that is not deleted. */
+  #needed(): ReadonlySet<number> {
+    const needed = new Set<number>();
+    for (const queue of this.#queues.all) {
+      for (const { segment } of queue.segments.starts) {
+        if (queue.segments.endIn(segment, queue.assigned) > queue.trimmed) needed.add(segment);
+      }
+    }
+    return needed;
+  }
+
+  /** Runs beside reads and writes. */
+  async #compact({ isAll, segments: due }: Due, quarantine: boolean): Promise<void> {
+    // What is deleted from here on may or may not be caught by this run. A crash in between leaves
+    // the older time on disk, so nothing is forgotten.
+    const startedMs = this.#clock.wallMs();
+    const before = due.map((segment) => ({ segment, bytes: segment.deadBytes }));
+    const quarantineShrankMs = this.#quarantineShrankMs;
+    const needed = this.#needed();
+    const ranges = runsOf(due).map(({ first, last }) => segmentsRange(first, last));
+    if (quarantine) ranges.push(quarantineRoom);
+    for (const range of ranges) await this.#database.compactRange(range.gte, range.lte);
+    if (isAll) for (const range of ranges) await this.#compactAgain(range);
+    if (quarantine && this.#quarantineShrankMs === quarantineShrankMs) this.#quarantineShrankMs = null;
+    for (const { segment, bytes } of before) {
+      segment.deadBytes -= bytes;
+      segment.deadSinceMs = segment.deadBytes > 0 ? startedMs : null;
+    }
+    this.#forget(due.filter((one) => one !== this.#segments.current && !needed.has(one.number)));
+  }
+
+  /**
+   * A value and its deletion that were in memory together came into one table, which a compaction leaves
+   * alone where it lies lowest. Newer deletions over its range, of nothing, make LevelDB go through it.
+   */
+  async #compactAgain({ gte, lte }: KeyBounds): Promise<void> {
+    const batch = this.#database.batch();
+    batch.del(gte);
+    batch.del(lte);
+    await batch.write({ sync: false });
+    await this.#database.compactRange(gte, lte);
+  }
+
+  #forget(gone: readonly Segment[]): void {
+    for (const { number } of gone) for (const queue of this.#queues.all) queue.segments.forget(number);
+    this.#segments.drop(new Set(gone.map(({ number }) => number)));
+  }
+}
+
+interface Due {
+  readonly isAll: boolean;
+  readonly segments: readonly Segment[];
+}
+
+function deadBytes(segments: readonly Segment[]): number {
+  return segments.reduce((sum, one) => sum + one.deadBytes, 0);
+}
+
+/** Less than that is better waited for: what is being delivered is soon deleted as well. */
+function isMostlyDead({ liveBytes, deadBytes: dead }: Segment): boolean {
+  return dead > 3 * liveBytes;
+}
+
+/** Neighbours together: one compaction does what several would. */
+function runsOf(segments: readonly Segment[]): { readonly first: number; last: number }[] {
+  const runs: { readonly first: number; last: number }[] = [];
+  for (const { number } of segments) {
+    const run = runs.at(-1);
+    if (run?.last === number - 1) run.last = number;
+    else runs.push({ first: number, last: number });
+  }
+  return runs;
 }

@@ -6,14 +6,14 @@ import type { Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { entriesOf, isCorruption, levelDatabase, openError } from "./database.ts";
 import type { Database, KeyRange } from "./database.ts";
-import { indexRoom, parseRecordKey, quarantineRoom, queueRoom } from "./keys.ts";
+import { indexRoom, parseQuarantineKey, parseQueueKey, quarantineRoom, queueRoom } from "./keys.ts";
 import { databasePath, missingFile } from "./opening.ts";
 import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { decodeQuarantined, openFrame, placeIn, RunReader } from "./record.ts";
 import { readMarker } from "./marker.ts";
-import { readState, refuseNewer } from "./state.ts";
+import { readState, refuseOther } from "./state.ts";
 
 export interface SpoolFault {
   /** "" where no queue is known. */
@@ -50,7 +50,7 @@ const MAX_FAULTS = 1000;
  */
 export async function verifySpool(stateDir: string): Promise<SpoolReport> {
   const marker = await readMarker(stateDir);
-  if (typeof marker === "object") refuseNewer(marker.formatVersion);
+  if (typeof marker === "object") refuseOther(marker.formatVersion);
   const path = databasePath(stateDir);
   const missing = await missingFile(path).catch(() => "all");
   if (missing !== null) return unopened(missing === "all" ? "it is gone" : `${missing} is missing`);
@@ -151,7 +151,7 @@ class Verification {
   }
 
   #event(key: Buffer, value: Buffer): void {
-    const place = parseRecordKey(key);
+    const place = parseQueueKey(key);
     const queue = place === null ? null : this.#queues.byTag(place.tag, place.lane);
     if (place === null || queue === null) {
       this.#fault({ queue: "", lane: null, seq: place?.seq ?? null, what: "a record of an unknown queue" });
@@ -200,7 +200,7 @@ class Verification {
   }
 
   #quarantined(key: Buffer, value: Buffer): void {
-    const place = parseRecordKey(key);
+    const place = parseQuarantineKey(key);
     const lane = place?.lane ?? "live";
     const queue = place === null ? "" : (this.#queues.byTag(place.tag, lane)?.name ?? "");
     const seq = place?.seq ?? null;

@@ -94,7 +94,7 @@ describe("the facts of a machine", () => {
 });
 
 const checkpoint: Checkpoint = {
-  formatVersion: 1,
+  formatVersion: 2,
   epoch: 1_000,
   file: "binlog.000001",
   position: 4,

@@ -35,7 +35,7 @@ test("sends heartbeats with what is held, and none while everything is", async (
 
 function checkpointAt(position: number, partial: Checkpoint["partial"] = null): Checkpoint {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     epoch: 1,
     file: "bin.000001",
     position,

@@ -18,7 +18,7 @@ export const wide: PartLimits = { bytes: 1 << 20, rows: 10_000 };
 
 export function checkpointAt(file: string, position: number): Checkpoint {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     epoch: 1,
     file,
     position,

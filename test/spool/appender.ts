@@ -6,7 +6,9 @@ import { batchOf } from "./batches.ts";
 import { openSpool } from "./fixtures.ts";
 
 async function main(stateDir: string): Promise<void> {
-  const spool = await openSpool(stateDir, { tuning: { compactStepBytes: 200_000, compactIdleMs: 50 } });
+  const spool = await openSpool(stateDir, {
+    tuning: { compactStepBytes: 200_000, compactIdleMs: 50, segmentBytes: 100_000 },
+  });
   let position = spool.checkpoint()?.position ?? 0;
   process.stdout.write(`start ${position}\n`);
   const drain = async (): Promise<void> => {

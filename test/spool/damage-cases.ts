@@ -3,7 +3,8 @@ import assert from "node:assert/strict";
 import { mkdir, readdir, readFile, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Lane } from "../../agent/change.ts";
-import { metaKey, queueKey } from "../../agent/spool/keys.ts";
+import { entriesOf } from "../../agent/spool/database.ts";
+import { metaKey, parseQueueKey, queueKey, queueRoom } from "../../agent/spool/keys.ts";
 import { cursorsKey, formatKey, marksKey, progressKey, queuesKey } from "../../agent/spool/state.ts";
 import { tamper } from "./fixtures.ts";
 import { ACKED } from "./damage-model.ts";
@@ -72,18 +73,11 @@ export function orderKey(where: Where, lane: Lane = "live") {
   return async (dir: string): Promise<Buffer> => {
     const keys: Buffer[] = [];
     await tamper(dir, async (database) => {
-      const orders = { tag: 1, lane };
       const acked = lane === "live" ? ACKED / 2 : ACKED / 14;
-      const range = { gte: queueKey(orders, Math.floor(acked) + 1), lte: queueKey(orders, 1e9) };
-      const iterator = database.iterator({
-        ...range,
-        limit: -1,
-        reverse: false,
-        fillCache: false,
-        highWaterMarkBytes: 1e6,
-      });
-      for (const [key] of await iterator.nextv(1000)) keys.push(key);
-      await iterator.close();
+      for await (const [key] of entriesOf(database, queueRoom)) {
+        const place = parseQueueKey(key);
+        if (place?.tag === 1 && place.lane === lane && place.seq > Math.floor(acked)) keys.push(key);
+      }
     });
     const at = where === "head" ? 0 : where === "tail" ? keys.length - 1 : keys.length >> 1;
     return keys[at] ?? assert.fail("no key");
@@ -139,7 +133,7 @@ export const table: readonly Case[] = [
       await deleteKey(marksKey)(dir);
     },
   ],
-  ["a record of a queue without a name", putStranger(queueKey({ tag: 9, lane: "live" }, 1))],
+  ["a record of a queue without a name", putStranger(queueKey(2 ** 31, { tag: 9, lane: "live" }, 1))],
   ...fractions.map((share): Case => [
     `a bit of the log at ${share}`,
     async (dir) => flip(await largest(dir, /\.log$/), (bytes) => Math.floor(bytes.length * share)),

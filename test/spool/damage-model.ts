@@ -11,6 +11,7 @@ import {
   eventually,
   openSpool,
   ORDERS,
+  plain,
   randomOf,
   Witness,
 } from "./fixtures.ts";
@@ -18,7 +19,13 @@ import {
 export const COUNT = 600;
 export const ACKED = 150;
 export const QUEUES = [ORDERS, CUSTOMERS] as const;
-export const tuning = { everyBytes: 8 * 1024, everyMs: 1e9, compactStepBytes: 1e12, compactIdleMs: 1e12 };
+export const tuning = {
+  everyBytes: 8 * 1024,
+  everyMs: 1e9,
+  compactStepBytes: 1e12,
+  compactIdleMs: 1e12,
+  segmentBytes: 40 * 1024,
+};
 
 /**
  * The binlog: transaction n made event n. Every seventh was read from a table instead; how far that
@@ -66,7 +73,7 @@ export class Consumer {
       let after = acked;
       for (;;) {
         const events = await spool.read(queue, after, { maxEvents: 40, maxBytes: 1e6 }, lane);
-        for (const { seq, otherLaneThrough, ...delivered } of events) {
+        for (const { seq, otherLaneThrough, ...delivered } of events.map(plain)) {
           after = seq;
           if (delivered.kind === "control") {
             this.gaps.add(name);

@@ -34,6 +34,7 @@ import {
   seedOf,
   spooled,
   stateDirOf,
+  plain,
 } from "./fixtures.ts";
 
 const live = { queue: ORDERS, lane: "live" } as const;
@@ -88,7 +89,7 @@ describe("a damaged spool", () => {
     const told = event(9999, { kind: "control", topic: "migration.control", barrier: true });
     await spool.damages.skip(live, gap, told);
     const rest = await spool.read(ORDERS, gap.first - 1, { maxEvents: 1, maxBytes: 1 });
-    assert.deepEqual(rest, [spooled(told, gap.last)]);
+    assert.deepEqual(rest.map(plain), [spooled(told, gap.last)]);
     const lost = gap.last - gap.first + 1;
     const before = [...consumer.first.values()].flat().length;
     spool.ack(ORDERS, gap.last);
@@ -188,7 +189,7 @@ describe("a damaged spool", () => {
       await spool.append({ events, checkpoint: checkpoint(n) });
     }
     await spool.close();
-    await flipValue(queueKey({ tag: 1, lane: "bulk" }, 3), 50)(dir);
+    await flipValue(queueKey(1, { tag: 1, lane: "bulk" }, 3), 50)(dir);
     const report = await verifySpool(dir);
     assert.deepEqual(report.faults, [{ queue: ORDERS, lane: "bulk", seq: 3, what: "wrong checksum" }]);
     spool = await openSpool(dir);
@@ -215,7 +216,7 @@ describe("a damaged spool", () => {
     await spool.append({ events: [barrier], checkpoint: checkpoint(3) });
     await spool.append({ events: [event(4, { lane: "bulk" })], checkpoint: checkpoint(4) });
     await spool.close();
-    await deleteKey(queueKey({ tag: 1, lane: "live" }, 2))(dir);
+    await deleteKey(queueKey(1, { tag: 1, lane: "live" }, 2))(dir);
     spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
     await spool.damages.rewind(live);
     assert.equal(spool.checkpoint()?.position, 2);
@@ -242,7 +243,7 @@ describe("a damaged spool", () => {
     let spool = await openSpool(dir);
     await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
     await spool.close();
-    await putStranger(queueKey({ tag: 1, lane: "bulk" }, 2))(dir);
+    await putStranger(queueKey(1, { tag: 1, lane: "bulk" }, 2))(dir);
     spool = await openSpool(dir);
     const rows = [event(2, { lane: "bulk" }), event(3, { lane: "bulk" }), event(4, { lane: "bulk" })];
     await spool.append({ events: rows, checkpoint: checkpoint(2) });

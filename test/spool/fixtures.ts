@@ -108,7 +108,7 @@ export function event(n: number, fields: Partial<OutboundEvent> = {}): OutboundE
 
 export function checkpoint(position: number): Checkpoint {
   return {
-    formatVersion: 1,
+    formatVersion: 2,
     epoch: 1_700_000_000,
     file: "mariadb-bin.000007",
     position,
@@ -131,9 +131,17 @@ export async function readAll(spool: Spool, queue: string, lane: Lane = "live"):
     const more = await spool.read(queue, after, { maxEvents: 100, maxBytes: 1 << 20 }, lane);
     const last = more.at(-1);
     if (last === undefined) return events;
-    events.push(...more);
+    events.push(...more.map(plain));
     after = last.seq;
   }
+}
+
+/** An event that was read, as an object that stands for itself and can be compared. */
+export function plain(event: SpooledEvent): SpooledEvent {
+  const { seq, otherLaneThrough, kind, queue, lane, topic, table, op } = event;
+  const { id, entityKey, commitTimeMs, capturedAtMs, barrier, oversize, payload } = event;
+  const texts = { id, entityKey, commitTimeMs, capturedAtMs, barrier, oversize, payload };
+  return { kind, queue, lane, topic, table, op, ...texts, seq, otherLaneThrough };
 }
 
 /** What was appended, as it comes back. */
@@ -201,7 +209,7 @@ export async function quarantinedIn(spool: Spool): Promise<QuarantinedEvent[]> {
   const events: QuarantinedEvent[] = [];
   for await (const listed of spool.quarantined.list()) {
     if ("damage" in listed) throw new Error(listed.damage);
-    events.push(listed.found);
+    events.push({ ...listed.found, event: plain(listed.found.event) });
   }
   return events;
 }

@@ -68,20 +68,22 @@ describe("opening the spool", () => {
     await (await openSpool(dir)).close();
   });
 
-  it("refuses a newer format, by its marker and by its records", async (t) => {
-    const dir = await filled(t);
-    await tamper(dir, async (database) => {
-      const key = metaKey("format");
-      const value = await database.get(key);
-      assert.ok(value !== undefined);
-      value[0] = 2;
-      const batch = database.batch();
-      batch.put(key, value);
-      await batch.write({ sync: true });
-    });
-    assert.equal(await codeOf(openSpool(dir)), "SPOOL_FORMAT");
-    await writeFile(join(dir, "state.json"), '{"formatVersion":2,"createdMs":1}');
-    assert.equal(await codeOf(openSpool(dir)), "SPOOL_FORMAT");
-    assert.equal(await codeOf(verifySpool(dir)), "SPOOL_FORMAT");
+  it("refuses an older and a newer format, by its marker and by its records", async (t) => {
+    for (const version of [1, 3]) {
+      const dir = await filled(t);
+      await tamper(dir, async (database) => {
+        const key = metaKey("format");
+        const value = await database.get(key);
+        assert.ok(value !== undefined);
+        value[0] = version;
+        const batch = database.batch();
+        batch.put(key, value);
+        await batch.write({ sync: true });
+      });
+      assert.equal(await codeOf(openSpool(dir)), "SPOOL_FORMAT");
+      await writeFile(join(dir, "state.json"), `{"formatVersion":${version},"createdMs":1}`);
+      assert.equal(await codeOf(openSpool(dir)), "SPOOL_FORMAT");
+      assert.equal(await codeOf(verifySpool(dir)), "SPOOL_FORMAT");
+    }
   });
 });

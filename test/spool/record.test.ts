@@ -4,7 +4,7 @@ import type { Op, SpooledEvent } from "../../agent/change.ts";
 import { queueKey } from "../../agent/spool/keys.ts";
 import { DamagedRecord } from "../../agent/spool/damaged-record.ts";
 import { decodeQuarantined, RecordEncoder, RunReader } from "../../agent/spool/record.ts";
-import { event, ORDERS, randomOf, seedOf, spooled } from "./fixtures.ts";
+import { event, ORDERS, plain, randomOf, seedOf, spooled } from "./fixtures.ts";
 
 const queue = { tag: 3, lane: "live" } as const;
 
@@ -14,7 +14,7 @@ function decodeRun(key: Buffer, value: Buffer, seq: number): SpooledEvent[] {
   const events: SpooledEvent[] = [];
   while (run.next <= run.last) {
     const found = run.read();
-    if (found !== null) events.push(found);
+    if (found !== null) events.push(plain(found));
   }
   return events;
 }
@@ -54,27 +54,30 @@ describe("record", () => {
     for (let n = 0; n < 200; n++) {
       const seq = 1 + Math.floor(random() * (Number.MAX_SAFE_INTEGER - 100));
       const given = Array.from({ length: 1 + Math.floor(random() * 6) }, (_, at) => made(seq + at));
-      const key = queueKey(queue, seq);
+      const key = queueKey(3, queue, seq);
       const otherLaneThrough = given.map((one) => one.otherLaneThrough);
       const value = Buffer.from(encoder.run(key, given, { from: 0, to: given.length, otherLaneThrough }));
       assert.deepEqual(decodeRun(key, value, seq), given);
       const run = new RunReader(key, value, { queue: ORDERS, lane: "live", seq });
       const at = Math.floor(random() * given.length);
       run.skipTo(seq + at);
-      assert.deepEqual(run.read(), given[at]);
+      const found = run.read();
+      assert.ok(found !== null);
+      assert.deepEqual(plain(found), given[at]);
       const verdict = Buffer.from('{"code":"X"}');
       const [first] = given;
       assert.ok(first !== undefined);
       const quarantined = Buffer.from(encoder.quarantined(key, first, verdict));
-      assert.deepEqual(decodeQuarantined(key, quarantined, { queue: ORDERS, lane: "live", seq }), {
-        verdict: '{"code":"X"}',
-        event: { ...first, otherLaneThrough: 0 },
-      });
+      const back = decodeQuarantined(key, quarantined, { queue: ORDERS, lane: "live", seq });
+      assert.deepEqual(
+        [back.verdict, plain(back.event)],
+        ['{"code":"X"}', { ...first, otherLaneThrough: 0 }],
+      );
     }
   });
 
   it("refuses a record in which any one bit of value or key differs, and any shorter one", () => {
-    const key = queueKey(queue, 5);
+    const key = queueKey(3, queue, 5);
     const given = [event(7), event(8)];
     const value = Buffer.from(new RecordEncoder().run(key, given, { from: 0, to: 2 }));
     const decode = (): unknown => decodeRun(key, value, 5);
@@ -93,9 +96,9 @@ describe("record", () => {
     }
   });
 
-  it("writes format version 1 byte by byte as documented", () => {
-    const key = queueKey({ tag: 0x0102, lane: "bulk" }, 2 ** 33 + 7);
-    assert.equal(key.toString("hex"), ["02", "0102", "01", "0000000200000007"].join(""));
+  it("writes format version 2 byte by byte as documented", () => {
+    const key = queueKey(0x04050607, { tag: 0x0102, lane: "bulk" }, 2 ** 33 + 7);
+    assert.equal(key.toString("hex"), ["02", "04050607", "0102", "01", "0000000200000007"].join(""));
     const given = [
       event(0, {
         kind: "control",
@@ -114,8 +117,8 @@ describe("record", () => {
     assert.equal(
       value.toString("hex"),
       [
-        "01", // version
-        "12a6b92a", // checksum: CRC-32 of the key and of all that follows
+        "02", // version
+        "3ac073a0", // checksum: CRC-32 of the key and of all that follows
         "00000030", // length of the body
         "00000001", // events
         "00000028", // length of the event

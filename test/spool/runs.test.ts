@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { entriesOf } from "../../agent/spool/database.ts";
-import { parseRecordKey, queueRoom } from "../../agent/spool/keys.ts";
+import { parseQueueKey, queueRoom } from "../../agent/spool/keys.ts";
 import type { Spool } from "../../agent/spool/spool.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
 import {
@@ -11,6 +11,7 @@ import {
   eventually,
   openSpool,
   ORDERS,
+  plain,
   randomOf,
   readAll,
   seedOf,
@@ -24,7 +25,7 @@ async function recordsOnDisk(dir: string, tag: number): Promise<number[]> {
   const found: number[] = [];
   await tamper(dir, async (database) => {
     for await (const [key] of entriesOf(database, queueRoom)) {
-      const place = parseRecordKey(key);
+      const place = parseQueueKey(key);
       if (place?.tag === tag) found.push(place.seq);
     }
   });
@@ -81,10 +82,10 @@ describe("records of several events", () => {
       ]);
       const expected = all.slice(acked, acked + events.length);
       assert.deepEqual(
-        events,
+        events.map(plain),
         expected.map((each, at) => spooled(each, acked + 1 + at)),
       );
-      assert.deepEqual(head, events[0]);
+      assert.equal(head?.id, events[0]?.id);
       acked += 1 + Math.floor(random() * events.length);
       spool.ack(ORDERS, Math.min(acked, all.length));
       if (random() < 0.3) {

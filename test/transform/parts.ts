@@ -28,7 +28,7 @@ export function makeTransform(overrides: Partial<TransformOptions> = {}): Transf
 }
 
 const checkpoint: Checkpoint = {
-  formatVersion: 1,
+  formatVersion: 2,
   epoch: context.epoch,
   file: "mariadb-bin.000042",
   position: 98_765,
