@@ -100,12 +100,8 @@ export class Spool implements SpoolWriter, QueueReader {
     process.umask(0o077);
     const spool = new Spool(options);
     try {
-      const own = {
-        database: spool.#database,
-        queues: spool.#queues,
-        segments: spool.#segments,
-        evidence: spool.#evidence,
-      };
+      const rooms = { queues: spool.#queues, segments: spool.#segments };
+      const own = { database: spool.#database, evidence: spool.#evidence, ...rooms };
       const hasFiles = options.database === undefined;
       await spool.#start(await openState({ ...options, ...own, hasFiles }));
       return spool;
@@ -303,16 +299,19 @@ export class Spool implements SpoolWriter, QueueReader {
     for (const { queue, seq, what } of opened.damages) this.damages.found(queue, seq, what);
     await this.meta.load(opened.values, this.#options.log);
     await this.quarantined.load();
-    const spaces = { queues: this.#queues, segments: this.#segments };
-    this.#trim = new Trim(this.#database, spaces, {
-      clock: this.#options.clock,
-      tuning: { ...trimTuning, ...this.#options.tuning },
-      compacted: () => {
-        this.#state.cursorsDirty = true;
-        void this.#usage.measure();
+    this.#trim = new Trim(
+      this.#database,
+      { queues: this.#queues, segments: this.#segments },
+      {
+        clock: this.#options.clock,
+        tuning: { ...trimTuning, ...this.#options.tuning },
+        compacted: () => {
+          this.#state.cursorsDirty = true;
+          void this.#usage.measure();
+        },
+        failed: (error) => this.#commit.fail(error),
       },
-      failed: (error) => this.#commit.fail(error),
-    });
+    );
     this.#trim.restore(opened.cursors.uncompactedSinceMs);
     await this.#usage.measure();
     this.#ticking = this.#tickUntilEnd(this.#trim);

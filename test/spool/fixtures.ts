@@ -137,9 +137,9 @@ export async function readAll(spool: Spool, queue: string, lane: Lane = "live"):
 }
 
 /** An event that was read, as an object that stands for itself and can be compared. */
-export function plain(event: SpooledEvent): SpooledEvent {
-  const { seq, otherLaneThrough, kind, queue, lane, topic, table, op } = event;
-  const { id, entityKey, commitTimeMs, capturedAtMs, barrier, oversize, payload } = event;
+export function plain(one: SpooledEvent): SpooledEvent {
+  const { seq, otherLaneThrough, kind, queue, lane, topic, table, op } = one;
+  const { id, entityKey, commitTimeMs, capturedAtMs, barrier, oversize, payload } = one;
   const texts = { id, entityKey, commitTimeMs, capturedAtMs, barrier, oversize, payload };
   return { kind, queue, lane, topic, table, op, ...texts, seq, otherLaneThrough };
 }
