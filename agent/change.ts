@@ -239,6 +239,8 @@ export interface TransactionIdentity {
 export interface PartialTransaction {
   readonly start: Position;
   readonly end: Position;
+  /** Its GTID; absent or null where the server has none. */
+  readonly gtid?: string | null;
   /** Row images of followed tables that are done, and how many events they made. */
   readonly ordinal: number;
   readonly events: number;
