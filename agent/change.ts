@@ -330,6 +330,17 @@ export interface OutboundEvent {
   readonly payload: Buffer;
 }
 
+/**
+ * Which snapshot or resync an event belongs to, and whether it is the one that completes it; null of
+ * any other event (transform/sequence.ts has the form).
+ */
+export function readingOf(
+  sequence: string,
+): { readonly generation: number; readonly completes: boolean } | null {
+  const [, , , kind, generation, ordinal] = sequence.split(".");
+  return kind === "9" ? { generation: Number(generation), completes: ordinal === "9999999999" } : null;
+}
+
 /** Place in a queue: 1, 2, 3, ... without gaps. */
 export type Seq = number;
 

@@ -199,6 +199,8 @@ export interface QuarantinedEvent {
   readonly quarantinedAtMs: number;
   /** Sequence of a newer event of the same entity that was accepted since; null while there is none. */
   readonly overtakenBy: string | null;
+  /** Generation of the resync that brings its entity's state of now; null where none was asked for. */
+  readonly resync: number | null;
 }
 
 /** What lies in quarantine, as the forwarder sees it. */
@@ -212,7 +214,8 @@ export interface QuarantineRoom {
   concerns(event: SpooledEvent): boolean;
   /**
    * The broker has the event, which `concerns` named. A quarantined event of the same entity with a
-   * smaller sequence is overtaken from now on, and the event itself is in quarantine no longer.
+   * smaller sequence is overtaken from now on, and the event itself is in quarantine no longer; nor
+   * is one whose entity was read again, by the resync that it waits for.
    * On disk no later than the acknowledgement that covers the event.
    */
   accepted(event: SpooledEvent, sequence: string | null): void;

@@ -32,7 +32,7 @@ export interface Followed {
   readonly oddities: string[];
   readonly logged: string[];
   failure: unknown;
-  until(done: (items: readonly SourceItem[]) => boolean): Promise<void>;
+  until(done: (items: readonly SourceItem[]) => boolean, timeoutMs?: number): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -133,8 +133,8 @@ export function follow(options: FollowOptions = {}): Followed {
     oddities,
     logged,
     failure: null,
-    until: async (done) => {
-      const deadline = Date.now() + 60_000;
+    until: async (done, timeoutMs = 60_000) => {
+      const deadline = Date.now() + timeoutMs;
       while (!done(items)) {
         if (followed.failure !== null) throw followed.failure;
         if (Date.now() > deadline)
