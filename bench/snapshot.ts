@@ -88,7 +88,8 @@ export async function besideSnapshotRun(stack: Stack, samples: number): Promise<
   }
   const measured = await latencyRun(stack, samples);
   const left = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
-  if (left === 0) throw new Error("the snapshot was over before the latency was measured");
+  const unread = (await stack.agent.metric("edge_agent_snapshot_jobs")) ?? 0;
+  if (left + unread === 0) throw new Error("the snapshot was over before the latency was measured");
   await stack.agent.stop();
   await stack.broker.redis.command("FLUSHALL");
   return measured;
