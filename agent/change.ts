@@ -133,6 +133,8 @@ export interface SnapshotChunk {
   readonly isFirst: boolean;
   /** Nothing is left to read after it. */
   readonly isLast: boolean;
+  /** The table's columns are other ones than when it was last read. */
+  readonly isReshaped: boolean;
   /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
   readonly rows: readonly (readonly (Value | undefined)[])[];
   readonly position: Position;
@@ -196,6 +198,8 @@ export interface SnapshotProgress {
   readonly generation: number;
   readonly paused: boolean;
   readonly jobs: readonly SnapshotJob[];
+  /** By table: a fingerprint of what its columns were when it was last read. */
+  readonly shapes?: Readonly<Record<string, string>>;
 }
 
 /** A job to add; its generation is given by `withJobs`. */

@@ -48,6 +48,13 @@ export interface SnapshotStatus {
   readonly waitsFor: string | null;
 }
 
+/** By the server's estimate and the present pace; null while neither says anything. */
+export function secondsLeft({ rows, rowsEstimated, rowsPerSecond }: SnapshotStatus): number | null {
+  return rowsEstimated === null || rowsPerSecond < 1
+    ? null
+    : Math.max(0, rowsEstimated - rows) / rowsPerSecond;
+}
+
 export interface SourceStatus {
   readonly state: "stopped" | "connecting" | "streaming" | "paused" | "waiting";
   /** What it waits for, in words, when connecting or waiting. */

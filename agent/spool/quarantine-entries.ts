@@ -62,8 +62,12 @@ export class QuarantineEntries {
     return this.#watched.of(event.entityKey).size > 0 || this.#awaiting.of(event.entityKey).size > 0;
   }
 
-  /** Entries that the accepted event overtakes. What goes to another topic overtakes nothing. */
+  /**
+   * Entries that the accepted event overtakes. What goes to another topic overtakes nothing, and what
+   * tells of a snapshot or resync says nothing of rows that it has not read.
+   */
   overtaken(event: SpooledEvent, sequence: string): QuarantineEntry[] {
+    if (event.kind === "control" && event.lane === "bulk") return [];
     const candidates = event.kind === "control" ? this.#byKey.keys() : this.#watched.of(event.entityKey);
     return this.#among(candidates, event).filter(
       (entry) => entry.overtakenBy === null && entry.sequence !== null && entry.sequence < sequence,

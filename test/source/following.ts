@@ -6,7 +6,7 @@ import type {
   SourceItem,
   TransactionPart,
 } from "../../agent/change.ts";
-import { systemClock } from "../../agent/kernel/service.ts";
+import { type LogFields, systemClock } from "../../agent/kernel/service.ts";
 import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
 import type { SnapshotParts, SourceLimits } from "../../agent/source/source-parts.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
@@ -76,8 +76,8 @@ export function sourceOf(
 ) {
   const oddities: string[] = [];
   const logged: string[] = [];
-  const say = (message: string): void => {
-    logged.push(message);
+  const say = (message: string, fields: LogFields = {}): void => {
+    logged.push("reason" in fields ? `${message}: ${String(fields["reason"])}` : message);
   };
   const source = createBinlogSource({
     settings,

@@ -77,6 +77,8 @@ test("a control event in the queue overtakes every older event of that queue", a
   await spool.quarantine(customer, verdictOf("5"));
   const reset: SpooledEvent = { ...order, seq: 8, kind: "control", entityKey: "", barrier: true };
   assert.equal(spool.quarantined.concerns(reset), true);
+  spool.quarantined.accepted({ ...reset, lane: "bulk" }, "6");
+  assert.equal(await overtakenBy(spool, "id-1"), null, "the end of a resync of other rows is none");
   spool.quarantined.accepted(reset, null);
   assert.equal(await overtakenBy(spool, "id-1"), null, "one without a place says nothing");
   spool.quarantined.accepted(reset, "6");

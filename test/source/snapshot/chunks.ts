@@ -1,5 +1,6 @@
 /** Random writers beside a snapshot of the small test table, and what each of its chunks has to be. */
 import assert from "node:assert/strict";
+import { setTimeout as sleep } from "node:timers/promises";
 import type { SourceItem, WantedJob } from "../../../agent/change.ts";
 import type { DatabaseServer, SqlRow } from "../../servers/database.ts";
 import type { FollowOptions } from "../following.ts";
@@ -28,6 +29,8 @@ export interface WriterOptions {
   readonly ids: number;
   /** Of those the ones that leave this remainder; default all. */
   readonly share?: { readonly of: number; readonly remainder: number };
+  /** Between two writes, for a replica that has to keep up; default none. */
+  readonly pauseMs?: number;
   /** The connection's first statement. */
   readonly first?: string;
 }
@@ -36,7 +39,7 @@ export interface WriterOptions {
 export async function write(
   server: DatabaseServer,
   signal: AbortSignal,
-  { ids, share = { of: 1, remainder: 0 }, first }: WriterOptions,
+  { ids, share = { of: 1, remainder: 0 }, pauseMs = 0, first }: WriterOptions,
 ): Promise<number> {
   const connection = await server.connection({ database: "shop" });
   if (first !== undefined) await connection.query(first);
@@ -55,6 +58,7 @@ export async function write(
             : `UPDATE IGNORE thing SET id=${id()} WHERE id=${id()}`;
     await connection.query(sql);
     written += 1;
+    if (pauseMs > 0) await sleep(pauseMs);
   }
   await connection.end();
   return written;

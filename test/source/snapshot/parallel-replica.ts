@@ -72,6 +72,7 @@ export function testParallelReplica(what: ParallelCase): void {
       const writers = Array.from({ length: WRITERS }, (_, index) =>
         write(primary, ending.signal, {
           ids: rows * 2,
+          pauseMs: 3,
           // Transactions of two domains must not touch the same rows.
           ...(domains
             ? {
@@ -81,7 +82,7 @@ export function testParallelReplica(what: ParallelCase): void {
             : {}),
         }),
       );
-      await followed.until(isComplete, 300_000);
+      await followed.until(isComplete, 120_000);
       ending.abort();
       const written = (await Promise.all(writers)).reduce((sum, one) => sum + one, 0);
       await replicated(primary, replica);
