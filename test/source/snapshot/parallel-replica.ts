@@ -82,7 +82,7 @@ export function testParallelReplica(what: ParallelCase): void {
             : {}),
         }),
       );
-      await followed.until(isComplete, 120_000);
+      await followed.until(isComplete, 300_000);
       ending.abort();
       const written = (await Promise.all(writers)).reduce((sum, one) => sum + one, 0);
       await replicated(primary, replica);
