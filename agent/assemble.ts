@@ -10,6 +10,7 @@ import { CaptureRounds } from "./capture-rounds.ts";
 import { Capture, type CaptureParts } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
+import type { ReadAgain } from "./commands/quarantine-desk.ts";
 import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
@@ -40,6 +41,7 @@ import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
 import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
+import { readQuarantinedAgain } from "./quarantine-resync.ts";
 import { mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
@@ -79,6 +81,8 @@ export interface Agent {
   readonly beginAnew: (from: string) => Promise<Beginning>;
   /** Reads again what the binlog still has; capture must be at rest between two transactions. */
   readonly replay: (request: ReplayRequest) => Promise<ReplayBegun>;
+  /** Reads entities of quarantined events again (quarantine-resync.ts). */
+  readonly readAgain: ReadAgain;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -174,6 +178,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
       completeness.restarted();
       return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter: replays }, request);
     },
+    readAgain: (ids) => readQuarantinedAgain({ settings, spool, mapped, capture }, ids),
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),

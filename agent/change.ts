@@ -133,6 +133,8 @@ export interface SnapshotChunk {
   readonly isFirst: boolean;
   /** Nothing is left to read after it. */
   readonly isLast: boolean;
+  /** The table's columns are other ones than when it was last read. */
+  readonly isReshaped: boolean;
   /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
   readonly rows: readonly (readonly (Value | undefined)[])[];
   readonly position: Position;
@@ -196,6 +198,8 @@ export interface SnapshotProgress {
   readonly generation: number;
   readonly paused: boolean;
   readonly jobs: readonly SnapshotJob[];
+  /** By table: a fingerprint of what its columns were when it was last read. */
+  readonly shapes?: Readonly<Record<string, string>>;
 }
 
 /** A job to add; its generation is given by `withJobs`. */
@@ -239,6 +243,8 @@ export interface TransactionIdentity {
 export interface PartialTransaction {
   readonly start: Position;
   readonly end: Position;
+  /** Its GTID; absent or null where the server has none. */
+  readonly gtid?: string | null;
   /** Row images of followed tables that are done, and how many events they made. */
   readonly ordinal: number;
   readonly events: number;
@@ -326,6 +332,17 @@ export interface OutboundEvent {
    * in a bulk entry. `JSON.parse(JSON.parse(text))` is the CloudEvent.
    */
   readonly payload: Buffer;
+}
+
+/**
+ * Which snapshot or resync an event belongs to, and whether it is the one that completes it; null of
+ * any other event (transform/sequence.ts has the form).
+ */
+export function readingOf(
+  sequence: string,
+): { readonly generation: number; readonly completes: boolean } | null {
+  const [, , , kind, generation, ordinal] = sequence.split(".");
+  return kind === "9" ? { generation: Number(generation), completes: ordinal === "9999999999" } : null;
 }
 
 /** Place in a queue: 1, 2, 3, ... without gaps. */

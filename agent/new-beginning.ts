@@ -87,7 +87,7 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
 function begunAnew({ snapshot }: Checkpoint, wanted: readonly WantedJob[]): SnapshotProgress | undefined {
   if (snapshot === undefined && wanted.length === 0) return undefined;
   const kept = (snapshot?.jobs ?? []).filter(({ topic }) => wanted.length === 0 || topic !== null);
-  const empty = { generation: snapshot?.generation ?? 0, paused: snapshot?.paused ?? false, jobs: [] };
+  const empty = { generation: 0, paused: false, ...snapshot, jobs: [] };
   return withJobs(empty, [...kept.map(wantedAgain), ...wanted]);
 }
 

@@ -47,6 +47,13 @@ export interface SnapshotStatus {
   readonly waitsFor: string | null;
 }
 
+/** By the server's estimate and the present pace; null while neither says anything. */
+export function secondsLeft({ rows, rowsEstimated, rowsPerSecond }: SnapshotStatus): number | null {
+  return rowsEstimated === null || rowsPerSecond < 1
+    ? null
+    : Math.max(0, rowsEstimated - rows) / rowsPerSecond;
+}
+
 export interface SourceStatus {
   readonly state: "stopped" | "connecting" | "streaming" | "paused" | "waiting";
   /** What it waits for, in words, when connecting or waiting. */
@@ -198,6 +205,8 @@ export interface QuarantinedEvent {
   readonly quarantinedAtMs: number;
   /** Sequence of a newer event of the same entity that was accepted since; null while there is none. */
   readonly overtakenBy: string | null;
+  /** Generation of the resync that brings its entity's state of now; null where none was asked for. */
+  readonly resync: number | null;
 }
 
 /** What lies in quarantine, as the forwarder sees it. */
@@ -211,7 +220,8 @@ export interface QuarantineRoom {
   concerns(event: SpooledEvent): boolean;
   /**
    * The broker has the event, which `concerns` named. A quarantined event of the same entity with a
-   * smaller sequence is overtaken from now on, and the event itself is in quarantine no longer.
+   * smaller sequence is overtaken from now on, and the event itself is in quarantine no longer; nor
+   * is one whose entity was read again, by the resync that it waits for.
    * On disk no later than the acknowledgement that covers the event.
    */
   accepted(event: SpooledEvent, sequence: string | null): void;

@@ -5,6 +5,7 @@
 import type { Checkpoint } from "./change.ts";
 import { AgentError, asError } from "./kernel/errors.ts";
 import type { Clock, Log } from "./kernel/service.ts";
+import { clocksText, isBinlogShort, RUNWAY_HOURS_MIN } from "./observe/clocks.ts";
 import type { BinlogRunwayFacts, RunwayFacts } from "./observe/facts.ts";
 import type { SpoolStats } from "./ports.ts";
 import { binlogRunway, bytesWritten, type Retention } from "./source/retention.ts";
@@ -26,7 +27,14 @@ const GROWTH_MIN_MS = 60_000;
 interface Sample {
   readonly atMs: number;
   readonly bytes: number;
+  readonly directoryBytes: number;
 }
+
+/** A clock that runs out is said again so often. */
+const SAY_AGAIN_MS = 3_600_000;
+/** A shorter look back is good for a figure, and for an alarm only where little more time is left. */
+const ALARM_GROWTH_MS = 300_000;
+const ALARM_TIMES = 3;
 
 export class RunwayWatch {
   readonly #parts: RunwayWatchParts;
@@ -35,6 +43,8 @@ export class RunwayWatch {
   #binlog: BinlogRunwayFacts | null = null;
   #failedCode: string | null = null;
   readonly #samples: Sample[] = [];
+  /** By clock: when the log last said that it runs out. */
+  readonly #saidAtMs = new Map<string, number>();
 
   constructor(parts: RunwayWatchParts) {
     this.#parts = parts;
@@ -50,6 +60,7 @@ export class RunwayWatch {
       this.#sampleSpool();
       // Without a position nothing is needed of the server yet; the first one comes within seconds.
       if (look % LOOKS_PER_QUESTION === 0 || this.#binlog === null) await this.look();
+      this.#warn();
       await this.#parts.clock.sleep(LOOK_MS, signal);
     }
   }
@@ -80,9 +91,56 @@ export class RunwayWatch {
     }
   }
 
+  /** One line while there is time to act, and one when it is over. */
+  #warn(): void {
+    const nowMs = this.#parts.clock.wallMs();
+    const facts = this.facts();
+    const hours = facts.spoolHours ?? Infinity;
+    const sampledMs = this.#sampledMs();
+    const isSure = sampledMs >= ALARM_GROWTH_MS || hours * 3_600_000 < ALARM_TIMES * sampledMs;
+    const isSpoolShort = hours < RUNWAY_HOURS_MIN && isSure;
+    const clocks = clocksText(facts, nowMs);
+    this.#say("binlog", isBinlogShort(facts.binlog, nowMs), {
+      clocks,
+      hint: "Keep binlogs longer (binlog_expire_logs_seconds), or let the agent read: status names what holds it.",
+    });
+    this.#say("spool", isSpoolShort, {
+      clocks,
+      hint: "Bring the cluster back, or give the spool more room (SPOOL_BYTES_MAX). Full, it makes reading wait, and nothing is lost as long as the server keeps its binlogs.",
+    });
+  }
+
+  #say(
+    clock: "binlog" | "spool",
+    isShort: boolean,
+    more: { readonly clocks: string; readonly hint: string },
+  ): void {
+    const { log } = this.#parts;
+    const nowMs = this.#parts.clock.monotonicMs();
+    const saidAtMs = this.#saidAtMs.get(clock);
+    if (!isShort) {
+      if (this.#saidAtMs.delete(clock))
+        log.notice("the clock does not run out any more", { clock, clocks: more.clocks });
+      return;
+    }
+    if (saidAtMs !== undefined && nowMs - saidAtMs < SAY_AGAIN_MS) return;
+    this.#saidAtMs.set(clock, nowMs);
+    const what =
+      clock === "binlog"
+        ? "the server may soon purge binlog that is still needed"
+        : "the spool will soon be full";
+    log.warn(what, more);
+  }
+
+  /** How far back the samples reach. */
+  #sampledMs(): number {
+    return (this.#samples.at(-1)?.atMs ?? 0) - (this.#samples[0]?.atMs ?? 0);
+  }
+
   #sampleSpool(): void {
     const { spool, clock } = this.#parts;
-    this.#samples.push({ atMs: clock.monotonicMs(), bytes: spool.stats().bytes });
+    const { bytes, directoryBytes } = spool.stats();
+    this.#samples.push({ atMs: clock.monotonicMs(), bytes, directoryBytes });
     if (this.#samples.length > SAMPLES_MAX) this.#samples.shift();
   }
 
@@ -91,10 +149,18 @@ export class RunwayWatch {
     const [first] = this.#samples;
     const last = this.#samples.at(-1);
     if (first === undefined || last === undefined || last.atMs - first.atMs < GROWTH_MIN_MS) return null;
-    const bytesPerMs = (last.bytes - first.bytes) / (last.atMs - first.atMs);
-    if (bytesPerMs <= 0) return Infinity;
+    const grown = grownBytes(first, last);
+    if (grown <= 0) return Infinity;
+    const bytesPerMs = grown / (last.atMs - first.atMs);
     const { bytesMax, directoryBytes, freeBytes, diskFreeMin } = this.#parts.spool.stats();
     const room = Math.max(0, Math.min(bytesMax - directoryBytes, freeBytes - diskFreeMin));
     return room / bytesPerMs / 3_600_000;
   }
+}
+
+/** What the backlog took: on disk it is compressed, and what was delivered leaves the disk later. */
+function grownBytes(first: Sample, last: Sample): number {
+  const bytes = last.bytes - first.bytes;
+  const onDisk = last.directoryBytes - first.directoryBytes;
+  return onDisk > 0 ? Math.min(bytes, onDisk) : bytes;
 }

@@ -11,7 +11,7 @@ import { makeMemoryCgroup } from "../test/e2e/memory.ts";
 import { nobody, Stack } from "../test/e2e/stack.ts";
 import { seedRows, seedShop, writeMix, writeSingleUpdates, type Backlog } from "./backlog.ts";
 import { describeMachine } from "./machine.ts";
-import { besideSnapshotRun, snapshotRun } from "./snapshot.ts";
+import { besideSnapshotRun, snapshotRun, type WriterRun, writerRun } from "./snapshot.ts";
 import { atLeast, findingsTable, isMissed, median, under, type Finding } from "./report.ts";
 import {
   backlogStartRun,
@@ -31,6 +31,8 @@ interface Size {
   readonly latencySamples: number;
   readonly hotEvents: number;
   readonly snapshotRows: number;
+  /** Of a steady writer, without the snapshot and beside it. */
+  readonly writes: number;
 }
 
 const sizes: Readonly<Record<string, Size>> = {
@@ -42,6 +44,7 @@ const sizes: Readonly<Record<string, Size>> = {
     latencySamples: 300,
     hotEvents: 2000,
     snapshotRows: 500_000,
+    writes: 1000,
   },
   full: {
     runs: 5,
@@ -51,6 +54,7 @@ const sizes: Readonly<Record<string, Size>> = {
     latencySamples: 1000,
     hotEvents: 5000,
     snapshotRows: 500_000,
+    writes: 1000,
   },
 };
 
@@ -244,6 +248,18 @@ function benchHot(size: Size): Promise<Finding[]> {
   });
 }
 
+/** What the shop's own writes notice of the snapshot: printed side by side, without a target. */
+function writerFindings(runs: readonly WriterRun[]): Finding[] {
+  const of = (name: string, value: (run: WriterRun) => number): Finding =>
+    finding(`writer's update, ${name}`, "ms", runs.map(value));
+  return [
+    of("without a snapshot, p50", ({ without }) => without.p50),
+    of("beside a snapshot, p50", ({ beside }) => beside.p50),
+    of("without a snapshot, p99", ({ without }) => without.p99),
+    of("beside a snapshot, p99", ({ beside }) => beside.p99),
+  ];
+}
+
 /** (f) Snapshot: rows of orders and customers into the synced spool, and live changes beside it. */
 async function benchSnapshot(size: Size): Promise<Finding[]> {
   const cgroup = makeMemoryCgroup(256);
@@ -251,6 +267,7 @@ async function benchSnapshot(size: Size): Promise<Finding[]> {
   try {
     await seedRows(stack.database, size.snapshotRows);
     const runs = await repeat(size.runs, "snapshot", () => snapshotRun(stack, size.snapshotRows));
+    const writers = await repeat(size.runs, "writer", () => writerRun(stack, size.writes));
     const beside = await besideSnapshotRun(stack, size.latencySamples);
     say(`beside the snapshot: ${JSON.stringify(beside)}`);
     const note = `${size.snapshotRows} rows, half orders of some 150 columns, half customers`;
@@ -273,6 +290,7 @@ async function benchSnapshot(size: Size): Promise<Finding[]> {
         runs.map((run) => run.anonymousMib),
         { target: under(150), note: `${cgroup.description}; ${killed}` },
       ),
+      ...writerFindings(writers),
       finding("live change beside a snapshot, p50", "ms", [beside.p50]),
       finding("live change beside a snapshot, p99", "ms", [beside.p99], { target: under(1000) }),
     ];

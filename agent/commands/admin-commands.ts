@@ -11,7 +11,7 @@ import type { Beginning } from "../new-beginning.ts";
 import { buildInfo } from "./build-info.ts";
 import type { ReplayRequest } from "../replay.ts";
 import { addResync, pauseReading } from "../snapshots.ts";
-import { type Choice, QuarantineDesk } from "./quarantine-desk.ts";
+import { type Choice, QuarantineDesk, type ReadAgain } from "./quarantine-desk.ts";
 import { resyncArguments } from "./resync.ts";
 
 /** For the service's group: nothing that changes state or shows row data. */
@@ -42,15 +42,18 @@ export function adminCommands(agent: Agent): ControlCommands {
     "snapshot pause": () => atRest(agent, () => pauseReading(agent.spool, true)),
     "snapshot resume": () => atRest(agent, () => pauseReading(agent.spool, false)),
     version: async () => ({ ...buildInfo, instance: agent.instance }),
-    ...quarantineCommands(agent),
+    ...quarantineCommands(agent, (ids) => agent.readAgain(ids)),
   };
 }
 
-export function quarantineCommands(agent: Pick<Agent, "spool" | "forwarder">): ControlCommands {
+export function quarantineCommands(
+  agent: Pick<Agent, "spool" | "forwarder">,
+  readAgain: ReadAgain,
+): ControlCommands {
   const desk = new QuarantineDesk(agent.spool.quarantined, systemClock);
   return {
     "quarantine.show": (args) => desk.show(textArgument(args, "id")),
-    "quarantine.retry": (args) => desk.retry(choiceOf(args), (id) => agent.forwarder.retry(id)),
+    "quarantine.retry": (args) => desk.retry(choiceOf(args), (id) => agent.forwarder.retry(id), readAgain),
     "quarantine.drop": async (args) => {
       if (!flagArgument(args, "yes")) throw new AgentError("USAGE", "drop deletes for good; say yes");
       return desk.drop(choiceOf(args));

@@ -27,6 +27,8 @@ export interface QuarantineRow {
   readonly age_seconds: number;
   /** Sequence of the newer event that was accepted since, which stands against a retry. */
   readonly newer_sequence: string | null;
+  /** Generation of the resync that sends the entity's state of now in its place; null while there is none. */
+  readonly resync: number | null;
 }
 
 export interface QuarantineList {
@@ -85,6 +87,14 @@ export interface Choice {
   readonly id: string | null;
 }
 
+/** The generation of the resync that reads the event's row, or why none does. */
+export type ReadAgainAnswer = { readonly resync: number } | { readonly refused: string };
+/** Reads the rows of these events again, because newer events stand against sending them. */
+export type ReadAgain = (ids: readonly string[]) => Promise<ReadonlyMap<string, ReadAgainAnswer>>;
+
+/** Codes of a retry that a newer event of the entity stands against. */
+const overtakenCodes: ReadonlySet<string> = new Set(["NEWER_ACCEPTED", "NEWER_WAITS"]);
+
 /** Most events that one list shows. */
 const LISTED_MAX = 1000;
 const ID_PREFIX_MIN = 4;
@@ -126,19 +136,28 @@ export class QuarantineDesk {
     return { schema: "magento-edge-agent/quarantine-drop/1", dropped };
   }
 
-  /** One after the other, oldest first, so that several of one entity keep their order. */
-  async retry(choice: Choice, send: (id: string) => Promise<RetryOutcome>): Promise<RetryReport> {
+  /**
+   * One after the other, oldest first, so that several of one entity keep their order. Entities of
+   * those that a newer event stands against are read again, all at once.
+   */
+  async retry(
+    choice: Choice,
+    send: (id: string) => Promise<RetryOutcome>,
+    readAgain: ReadAgain,
+  ): Promise<RetryReport> {
     const ids = this.#chosen(choice);
-    const events: RetryLine[] = [];
+    const sent: RetryLine[] = [];
     for (const id of ids) {
       const line = { id, ...(await this.#retryOne(id, send)) };
-      events.push(line);
+      sent.push(line);
       if (line.outcome === "unavailable") break;
     }
+    const overtaken = sent.filter(({ code }) => overtakenCodes.has(code)).map(({ id }) => id);
+    const again = overtaken.length === 0 ? null : await readAgain(overtaken);
     return {
       schema: "magento-edge-agent/quarantine-retry/1",
-      events,
-      untried: ids.length - events.length,
+      events: sent.map((line) => withAnswer(line, again?.get(line.id))),
+      untried: ids.length - sent.length,
     };
   }
 
@@ -177,6 +196,13 @@ export class QuarantineDesk {
   }
 }
 
+function withAnswer(line: RetryLine, answer: ReadAgainAnswer | undefined): RetryLine {
+  if (answer === undefined) return line;
+  if ("refused" in answer) return { ...line, reason: `${line.reason}; ${answer.refused}` };
+  const instead = `resync ${answer.resync} sends the state of now instead; when that is accepted, the event leaves quarantine`;
+  return { ...line, outcome: "read-again", code: "RESYNC", reason: `${line.reason}; ${instead}` };
+}
+
 function unknown(id: string): AgentError {
   return refused(
     `no event in quarantine has the id "${id}"`,
@@ -206,6 +232,7 @@ function rowOf(listed: QuarantineListed, nowMs: number): QuarantineRow {
     bytes: 0,
     ...times(atMs, nowMs),
     newer_sequence: overtakenBy,
+    resync: null,
   };
 }
 
@@ -226,6 +253,7 @@ function wholeRow({ event, verdict, ...found }: QuarantinedEvent, nowMs: number)
     bytes: about?.bytes ?? event.payload.length,
     ...times(found.quarantinedAtMs, nowMs),
     newer_sequence: found.overtakenBy,
+    resync: found.resync,
   };
 }
 

@@ -26,6 +26,7 @@ import {
   QuarantineDesk,
   type QuarantineList,
   type QuarantineShown,
+  type RetryLine,
   type RetryReport,
 } from "./quarantine-desk.ts";
 import { withStoppedState } from "./stopped-state.ts";
@@ -74,7 +75,8 @@ export const quarantineShowCommand: Command = {
 
 export const quarantineRetryCommand: Command = {
   name: "quarantine retry",
-  summary: "Sends events once more. Exit 0 when all were accepted, else 1 with the reasons. For root alone.",
+  summary:
+    "Sends events once more, or, after newer ones, their entities' state of now. Exit 1 with the reasons where one is not. For root alone.",
   positionals: ["ID"],
   options: { ...shared, all },
   run: async (args, output) => {
@@ -92,7 +94,8 @@ export const quarantineRetryCommand: Command = {
       },
     });
     output.out(args.flag("json") ? `${JSON.stringify(report)}\n` : retryText(report));
-    return report.untried === 0 && report.events.every(({ outcome }) => outcome === "accepted") ? 0 : 1;
+    const isDone = ({ outcome }: RetryLine): boolean => outcome === "accepted" || outcome === "read-again";
+    return report.untried === 0 && report.events.every(isDone) ? 0 : 1;
   },
 };
 
@@ -169,6 +172,7 @@ function listText({ total, events }: QuarantineList): string {
 }
 
 function noteOf(row: QuarantineList["events"][number]): string {
+  if (row.resync !== null) return `resync ${row.resync} sends the entity's state of now in its place`;
   if (row.newer_sequence !== null) return "a newer event was accepted";
   return row.dead_letter_accepted ? "" : "no dead letter was accepted";
 }

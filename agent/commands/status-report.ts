@@ -10,15 +10,10 @@ import type {
   PositionFacts,
   SpoolFacts,
 } from "../observe/facts.ts";
-import {
-  ageText,
-  binlogRunwayHours,
-  computeHealth,
-  type HealthLimits,
-  type HealthReport,
-} from "../observe/health.ts";
+import { binlogHours, clocksText } from "../observe/clocks.ts";
+import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
 import type { Liveness } from "../observe/liveness.ts";
-import type { SnapshotStatus, SourceStatus } from "../ports.ts";
+import { secondsLeft, type SnapshotStatus, type SourceStatus } from "../ports.ts";
 
 export interface StatusReport {
   readonly schema: "magento-edge-agent/status/1";
@@ -44,6 +39,8 @@ export interface StatusReport {
     /** Null: not known yet, or nothing is purged. */
     readonly binlogHours: number | null;
     readonly spoolHours: number | null;
+    /** Both in words. */
+    readonly text: string;
   };
   readonly snapshot: SnapshotStatus | null;
   /** Snapshots and resyncs that this state has begun, done or not. */
@@ -81,8 +78,9 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
       oldestSeconds: (nowMs - head.capturedAtMs) / 1000,
     })),
     runway: {
-      binlogHours: finite(binlogRunwayHours(facts)),
+      binlogHours: finite(binlogHours(facts.runway.binlog, nowMs)),
       spoolHours: finite(facts.runway.spoolHours),
+      text: clocksText(facts.runway, nowMs),
     },
     snapshot: facts.snapshot,
     snapshotsMade: facts.snapshotsMade,
@@ -140,6 +138,7 @@ export function statusScreen(report: StatusReport): string {
     );
     if (spool.quarantined > 0) lines.push(`  quarantine ${spool.quarantined} events`);
   }
+  lines.push(`  clocks     ${report.runway.text}`);
   lines.push(`  accepted   ${report.accepted.events} events since the start`);
   for (const { queue, lane, waiting, oldestSeconds } of report.queues) {
     const name = lane === "bulk" ? `${queue} (bulk)` : queue;
@@ -160,8 +159,7 @@ export function statusScreen(report: StatusReport): string {
 /** How far the reading of rows is, and what is left by the server's estimate. */
 export function snapshotText(snapshot: SnapshotStatus): string {
   const { table, reason, rows, rowsEstimated, rowsPerSecond, waiting, paused, waitsFor } = snapshot;
-  const left =
-    rowsEstimated === null || rowsPerSecond < 1 ? null : Math.max(0, rowsEstimated - rows) / rowsPerSecond;
+  const left = secondsLeft(snapshot);
   const parts = [
     `${table} (${reason}): ${rows} rows${rowsEstimated === null ? "" : ` of about ${rowsEstimated}`}`,
     `${Math.round(rowsPerSecond)} rows/s${left === null ? "" : `, about ${ageText(left * 1000)} left`}`,

@@ -14,9 +14,10 @@ import type { Slot } from "./queue-window.ts";
 export interface RetryOutcome {
   /**
    * accepted: it left quarantine. refused: it was sent, and stays. not-sent: something stands against
-   * this one. unavailable: the cluster takes nothing of its topic now.
+   * this one. read-again: a newer event does, and its entity's state of now is read and sent instead.
+   * unavailable: the cluster takes nothing of its topic now.
    */
-  readonly outcome: "accepted" | "refused" | "not-sent" | "unavailable";
+  readonly outcome: "accepted" | "refused" | "not-sent" | "read-again" | "unavailable";
   readonly code: string;
   readonly reason: string;
   /** The newer event that stands against it, where one does. */

@@ -1,5 +1,6 @@
 /** What /health says: pure, from facts. An unhealthy check names what is wrong in words. */
 import { formatBytes } from "../config/value-kinds.ts";
+import { binlogHours, hoursText, isBinlogShort } from "./clocks.ts";
 import type { AgentFacts } from "./facts.ts";
 
 export interface HealthCheck {
@@ -91,19 +92,9 @@ function checkSpool({ spool, intakeClosed, runway }: AgentFacts): HealthCheck {
   );
 }
 
-/** Too little is what leaves no working day to react, unless the server never keeps that much. */
-const RUNWAY_HOURS_MIN = 12;
-
-/** Hours until the server may purge what is still needed; Infinity: never, null: not known yet. */
-export function binlogRunwayHours({ runway, nowMs }: AgentFacts): number | null {
-  if (runway.binlog === null) return null;
-  const { purgeNotBeforeMs, by } = runway.binlog;
-  return by === "purged" ? 0 : Math.max(0, (purgeNotBeforeMs - nowMs) / 3_600_000);
-}
-
 function checkBinlogRunway(facts: AgentFacts): HealthCheck {
   const { binlog } = facts.runway;
-  const hours = binlogRunwayHours(facts);
+  const hours = binlogHours(binlog, facts.nowMs);
   if (binlog === null || hours === null) return healthy("not measured yet", null);
   if (binlog.by === "purged") return unhealthy("the server has purged binlog that is still needed", null);
   const replicas =
@@ -113,12 +104,7 @@ function checkBinlogRunway(facts: AgentFacts): HealthCheck {
   if (hours === Infinity) return healthy(`the server purges nothing by itself${replicas}`, null);
   const what = binlog.by === "size" ? "by size, at the pace of the last minutes" : "by age";
   const text = `what is still needed stays at least ${hoursText(hours)} (${what})${replicas}`;
-  const whole = binlog.expireSeconds === null ? Infinity : binlog.expireSeconds / 3600;
-  return hours < Math.min(RUNWAY_HOURS_MIN, whole / 2) ? unhealthy(text, null) : healthy(text, null);
-}
-
-function hoursText(hours: number): string {
-  return hours < 2 ? `${Math.round(hours * 60)} min` : ageText(hours * 3_600_000);
+  return isBinlogShort(binlog, facts.nowMs) ? unhealthy(text, null) : healthy(text, null);
 }
 
 /** One line for systemd's status and the status screen. */
@@ -129,6 +115,8 @@ export function statusLine(facts: AgentFacts): string {
     const share = Math.round((facts.spool.bytes / facts.spool.bytesMax) * 100);
     parts.push(`spool ${facts.spool.events} events, ${formatBytes(facts.spool.bytes)} (${share} %)`);
   }
+  const { spoolHours } = facts.runway;
+  if (spoolHours !== null && spoolHours < 48) parts.push(`full in ${hoursText(spoolHours)} at this pace`);
   if (facts.held.length > 0) parts.push(`${facts.held.length} topics on hold`);
   if (facts.intakeClosed !== null) parts.push(facts.intakeClosed.code);
   const { lastAtMs } = facts.accepted;

@@ -4,7 +4,8 @@
  */
 import { collectDefaultMetrics, Counter, Gauge, Registry } from "prom-client";
 import type { AgentFacts } from "./facts.ts";
-import { binlogRunwayHours } from "./health.ts";
+import { secondsLeft } from "../ports.ts";
+import { binlogHours } from "./clocks.ts";
 import { TimesHistogram } from "./times-histogram.ts";
 
 const publishBuckets = [0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600];
@@ -130,6 +131,11 @@ export const metricTable = {
     help: "Rows that it has to read, as the server estimates them.",
     labels: ["table", "reason"],
   },
+  edge_agent_snapshot_seconds_left: {
+    kind: "gauge",
+    help: "Seconds until they are read, by that estimate and the present pace; NaN while that is not known.",
+    labels: ["table", "reason"],
+  },
   edge_agent_snapshot_paused: { kind: "gauge", help: "1 while the reading of rows is paused.", labels: [] },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
@@ -222,7 +228,9 @@ export class Metrics {
     const lag = this.gauge("sync_lag_seconds");
     for (const [table, seconds] of facts.lagSeconds) lag.set({ table }, seconds);
     this.#applySpool(facts);
-    this.gauge("edge_agent_binlog_runway_hours").set(binlogRunwayHours(facts) ?? Number.NaN);
+    this.gauge("edge_agent_binlog_runway_hours").set(
+      binlogHours(facts.runway.binlog, facts.nowMs) ?? Number.NaN,
+    );
     this.gauge("edge_agent_spool_runway_hours").set(facts.runway.spoolHours ?? Number.NaN);
     this.#applySnapshot(facts);
     const held = this.gauge("edge_agent_topic_held");
@@ -240,14 +248,17 @@ export class Metrics {
   #applySnapshot({ snapshot }: AgentFacts): void {
     const rows = this.gauge("edge_agent_snapshot_rows");
     const estimated = this.gauge("edge_agent_snapshot_rows_estimated");
+    const left = this.gauge("edge_agent_snapshot_seconds_left");
     rows.reset();
     estimated.reset();
+    left.reset();
     this.gauge("edge_agent_snapshot_jobs").set(snapshot === null ? 0 : snapshot.waiting + 1);
     this.gauge("edge_agent_snapshot_paused").set(snapshot?.paused === true ? 1 : 0);
     if (snapshot === null) return;
     const { table, reason } = snapshot;
     rows.set({ table, reason }, snapshot.rows);
     if (snapshot.rowsEstimated !== null) estimated.set({ table, reason }, snapshot.rowsEstimated);
+    left.set({ table, reason }, secondsLeft(snapshot) ?? Number.NaN);
   }
 
   #applySpool(facts: AgentFacts): void {

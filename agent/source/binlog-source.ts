@@ -16,6 +16,7 @@ import type { ChangeSource, SnapshotStatus, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";
 import {
   atOtherServer,
+  deliveredGtids,
   isOtherServer,
   lacksTransactions,
   missingGtids,
@@ -318,7 +319,7 @@ class MysqlBinlogSource implements BinlogSource {
   async #failOver(control: ControlConnection, facts: ServerFacts, before: Checkpoint) {
     const { clock, log } = this.#parts;
     const gtidSet = await requireGtidPath(control, before, facts);
-    const missing = await missingGtids(control, facts.flavour, gtidSet);
+    const missing = await missingGtids(control, facts.flavour, deliveredGtids(before, gtidSet));
     const nowMs = clock.monotonicMs();
     this.#lacksSinceMs = missing === "" ? null : (this.#lacksSinceMs ?? nowMs);
     if (this.#lacksSinceMs !== null) {

@@ -52,6 +52,15 @@ export async function requireGtidPath(
   return from.gtidSet;
 }
 
+/**
+ * GTIDs of everything that was delivered, whole or in part: of a transaction that was half done, what
+ * was delivered stays with consumers when the other server never got it.
+ */
+export function deliveredGtids({ partial }: Pick<Checkpoint, "partial">, gtidSet: string): string {
+  const half = partial !== null && partial.ordinal > 0 ? (partial.gtid ?? null) : null;
+  return half === null ? gtidSet : `${gtidSet},${half}`;
+}
+
 /** Those of the GTIDs that the server's own history lacks, as text; "" when it has them all. */
 export async function missingGtids(
   control: ControlConnection,

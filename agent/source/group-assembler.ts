@@ -279,7 +279,8 @@ export class GroupAssembler {
     if (rows.isLarge) {
       this.#closed = true;
       const place = { ...before, file: this.#start.file, position: this.#start.position };
-      const partial = { start: this.#start, end, ordinal: 0, events: 0, rolledBack: rows.rolledBack };
+      const { rolledBack } = rows;
+      const partial = { start: this.#start, end, gtid: this.#gtid.text(), ordinal: 0, events: 0, rolledBack };
       this.#options.sink.large({ ...place, partial });
       return;
     }

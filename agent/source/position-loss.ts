@@ -5,20 +5,22 @@
 import { type Checkpoint, binlogFileNumber } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 
-const goOn =
-  "Nothing is published until you decide: magento-edge-agent position restart --from=current begins a new epoch at the current end and tells consumers of the gap.";
+const restart =
+  "magento-edge-agent position restart --from=current begins a new epoch at the current end and tells consumers of the gap.";
+const goOn = `Nothing is published until you decide: ${restart}`;
+const byItself = `With ON_POSITION_LOST=resnapshot (the default) a new epoch begins, and all rows are read again, without you; with ON_POSITION_LOST=operator or SNAPSHOT_MODE=never: ${restart}`;
 
 const cases = {
-  purged: `The binlogs were deleted before they were read: keep them longer (binlog_expire_logs_seconds). ${goOn}`,
-  cut_short: `The server lost the end of its binlog: a crash without sync_binlog=1, or files of an older backup. ${goOn}`,
-  numbering_restarted: `RESET MASTER or RESET BINARY LOGS was run, or the binlogs were deleted by hand. ${goOn}`,
-  other_history: `The server was restored from a backup, or its binlogs were exchanged. ${goOn}`,
+  purged: `The binlogs were deleted before they were read: keep them longer (binlog_expire_logs_seconds). ${byItself}`,
+  cut_short: `The server lost the end of its binlog: a crash without sync_binlog=1, or files of an older backup. ${byItself}`,
+  numbering_restarted: `RESET MASTER or RESET BINARY LOGS was run, or the binlogs were deleted by hand. ${byItself}`,
+  other_history: `The server was restored from a backup, or its binlogs were exchanged. ${byItself}`,
   files_renamed: `log_bin has another value than before. Set it back, or: ${goOn}`,
   other_server: `Is MAGENTO_DB_HOST or MAGENTO_DB_SOCKET still the shop's server? If it is the right one: ${goOn}`,
   server_copied: `Is this a copy of the shop's server? If it is the right one, and only its server_id was changed: ${goOn}`,
-  gtid_purged: `The binlogs behind that GTID were deleted. ${goOn}`,
+  gtid_purged: `The binlogs behind that GTID were deleted. ${byItself}`,
   gtid_unknown: `This server never had that GTID: it is behind, or another one. ${goOn}`,
-  errant_tail: `Those transactions were lost with the server that failed (or log_slave_updates is OFF here): consumers have what they changed, and this server has not. ${goOn}`,
+  errant_tail: `Those transactions were lost with the server that failed (or log_slave_updates is OFF here): consumers have what they changed, and this server has not. ${byItself}`,
   refused: `The log of the database server may say more. ${goOn}`,
   start_position: "Correct START_POSITION; SHOW BINARY LOGS names what the server has.",
 } as const;

@@ -36,9 +36,12 @@ interface StoredVerdict extends QuarantineVerdict {
   readonly quarantinedAtMs: number;
 }
 
-/** Lies beside an entry from when it was overtaken: small, where the entry may have megabytes. */
-interface OvertakenNote {
-  readonly sequence: string;
+/** What became of an entry since: lies beside it, small, where the entry may have megabytes. */
+interface Note {
+  /** Of the event that overtook it. */
+  readonly sequence: string | null;
+  /** Generation of the resync that it waits for; notes of earlier builds have none. */
+  readonly resync?: number | null;
 }
 
 /** An entry as it is listed: whole, or damaged. */
@@ -65,9 +68,9 @@ export class Quarantine implements QuarantineRoom {
     for await (const [bytes, value] of entriesOf(this.#parts.database, quarantineRoom)) {
       const key = bytes.toString("hex");
       try {
-        const { event, verdict, quarantinedAtMs } = await this.#decode(bytes, value, null);
-        const overtakenBy = await this.#readNote(key);
-        this.#entries.put(entryOf(key, event, verdict, { atMs: quarantinedAtMs, overtakenBy }));
+        const { event, verdict, quarantinedAtMs } = await this.#decode(bytes, value);
+        const { sequence: overtakenBy, resync = null } = await this.#readNote(key);
+        this.#entries.put(entryOf(key, event, verdict, { atMs: quarantinedAtMs, overtakenBy, resync }));
       } catch (error) {
         if (!(error instanceof AgentError)) throw error;
         this.#parts.log.warn("a quarantined event is damaged", { error: error.message });
@@ -89,7 +92,18 @@ export class Quarantine implements QuarantineRoom {
     group.batch.put(bytes, value);
     group.bytes += value.length;
     await this.#parts.commit.durable();
-    this.#entries.put(entryOf(key, event, verdict, { atMs, overtakenBy: known?.overtakenBy ?? null }));
+    const { overtakenBy, resync } = known ?? { overtakenBy: null, resync: null };
+    this.#entries.put(entryOf(key, event, verdict, { atMs, overtakenBy, resync }));
+  }
+
+  /**
+   * The events leave quarantine once the resync of that generation has sent their entities' state of
+   * now. Durable when it resolves.
+   */
+  async awaitResync(ids: ReadonlySet<string>, resync: number): Promise<void> {
+    const waiting = [...this.#entries.all()].filter(({ id }) => ids.has(id));
+    for (const entry of waiting) this.#note({ ...entry, resync });
+    await this.#parts.commit.durable();
   }
 
   concerns(event: SpooledEvent): boolean {
@@ -100,19 +114,31 @@ export class Quarantine implements QuarantineRoom {
     const queue = this.#parts.queues.find(event.queue, event.lane);
     const own = queue === null ? undefined : this.#entries.get(hexKey(queue, event.seq));
     if (own !== undefined) this.#forget([own.key]);
-    if (sequence !== null) this.#noteOvertaken(event, sequence);
+    if (sequence !== null) {
+      this.#forgetReadAgain(event, sequence);
+      for (const entry of this.#entries.overtaken(event, sequence)) {
+        this.#note({ ...entry, overtakenBy: sequence });
+      }
+    }
     // Not synced: what is lost with a crash is found again when the event is sent again, because
     // its acknowledgement is written with this or after it.
     this.#parts.commit.request();
   }
 
-  #noteOvertaken(event: SpooledEvent, sequence: string): void {
-    for (const entry of this.#entries.overtaken(event, sequence)) {
-      const bytes = noteKey(entry.key);
-      const note: OvertakenNote = { sequence };
-      this.#parts.commit.open().batch.put(bytes, this.#parts.encoder.json(bytes, note));
-      this.#entries.put({ ...entry, overtakenBy: sequence });
-    }
+  #forgetReadAgain(event: SpooledEvent, sequence: string): void {
+    const done = this.#entries.readAgain(event, sequence);
+    if (done.length === 0) return;
+    this.#forget(done.map(({ key }) => key));
+    const ids = done.map(({ id }) => id).join(",");
+    this.#parts.log.notice("the state of now was accepted in the place of events in quarantine", { ids });
+  }
+
+  /** The entry as it is from now on, on disk with the next write. */
+  #note(entry: QuarantineEntry): void {
+    const bytes = noteKey(entry.key);
+    const note: Note = { sequence: entry.overtakenBy, resync: entry.resync };
+    this.#parts.commit.open().batch.put(bytes, this.#parts.encoder.json(bytes, note));
+    this.#entries.put(entry);
   }
 
   /** In the order of their queues, one at a time: a payload may have megabytes. */
@@ -121,7 +147,7 @@ export class Quarantine implements QuarantineRoom {
       const entry = this.#entries.get(bytes.toString("hex"));
       if (entry === undefined) continue;
       try {
-        yield { entry, found: await this.#decode(bytes, value, entry.overtakenBy) };
+        yield { entry, found: await this.#decode(bytes, value, entry) };
       } catch (error) {
         if (!(error instanceof AgentError)) throw error;
         yield { entry, damage: error.message };
@@ -197,23 +223,23 @@ export class Quarantine implements QuarantineRoom {
     const value = await this.#parts.database.get(bytes);
     const entry = this.#entries.get(key);
     if (entry === undefined || value === undefined) return null;
-    return this.#decode(bytes, value, entry.overtakenBy);
+    return this.#decode(bytes, value, entry);
   }
 
-  async #readNote(key: string): Promise<string | null> {
+  async #readNote(key: string): Promise<Note> {
     const bytes = noteKey(key);
     const value = await this.#parts.database.get(bytes);
-    if (value === undefined) return null;
+    if (value === undefined) return { sequence: null, resync: null };
     try {
-      const note: OvertakenNote = JSON.parse(decodeJson(bytes, value));
-      return note.sequence;
+      const note: Note = JSON.parse(decodeJson(bytes, value));
+      return note;
     } catch (cause) {
       if (!(cause instanceof DamagedRecord)) throw cause;
       throw new AgentError("SPOOL_CORRUPT", `A note beside a quarantined event is damaged: ${cause.damage}.`);
     }
   }
 
-  async #decode(key: Buffer, value: Buffer, overtakenBy: string | null): Promise<QuarantinedEvent> {
+  async #decode(key: Buffer, value: Buffer, entry?: QuarantineEntry): Promise<QuarantinedEvent> {
     const place = parseQuarantineKey(key);
     const queue = place === null ? null : this.#parts.queues.byTag(place.tag, place.lane);
     if (place === null || queue === null) {
@@ -223,7 +249,8 @@ export class Quarantine implements QuarantineRoom {
       const { verdict: text, event } = decodeQuarantined(key, value, placeIn(queue, place.seq));
       const stored: StoredVerdict = JSON.parse(text);
       const { quarantinedAtMs, ...verdict } = stored;
-      return { event, verdict, quarantinedAtMs, overtakenBy };
+      const { overtakenBy = null, resync = null } = entry ?? {};
+      return { event, verdict, quarantinedAtMs, overtakenBy, resync };
     } catch (cause) {
       if (!(cause instanceof DamagedRecord)) throw cause;
       throw await this.#parts.evidence.keep(queue, place.seq, {
@@ -247,12 +274,12 @@ function entryOf(
   key: string,
   event: SpooledEvent,
   verdict: QuarantineVerdict,
-  facts: { readonly atMs: number; readonly overtakenBy: string | null },
+  facts: Pick<QuarantineEntry, "atMs" | "overtakenBy" | "resync">,
 ): QuarantineEntry {
   const { id, queue, entityKey } = event;
   return { key, id, queue, entityKey, sequence: verdict.about?.sequence ?? null, ...facts };
 }
 
 function damagedEntry(key: string, atMs: number): QuarantineEntry {
-  return { key, atMs, id: key, queue: "", entityKey: "", sequence: null, overtakenBy: null };
+  return { key, atMs, id: key, queue: "", entityKey: "", sequence: null, overtakenBy: null, resync: null };
 }

@@ -213,6 +213,7 @@ export class ControlEvents implements ControlEncoder {
       data: {
         entity,
         table: plan.table,
+        cause: "mapping",
         schema_version: schemaVersion,
         previous_version: facts.previousVersion,
         fields: plan.fields.map((field) => field.name),

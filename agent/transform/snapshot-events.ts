@@ -33,6 +33,22 @@ export class SnapshotEvents {
     });
   }
 
+  /** The source's table has other columns than when it was last read; rows that follow have them. */
+  reshaped(chunk: SnapshotChunk, plan: EntityPlan, schemaVersion: number): OutboundEvent {
+    const { position, checkpoint, job } = chunk;
+    return this.#event(controlTypes.schemaChanged, chunk, plan, {
+      sequence: sequenceOf(readSequencePrefix(checkpoint.epoch, position, job.generation), 0, 0),
+      // A table can change more than once while one job reads it.
+      place: `${position.file}:${position.position}`,
+      data: {
+        cause: "source",
+        schema_version: schemaVersion,
+        previous_version: schemaVersion,
+        fields: plan.fields.map((field) => field.name),
+      },
+    });
+  }
+
   range(chunk: SnapshotChunk, plan: EntityPlan): OutboundEvent {
     const { scope } = chunk.job;
     const range = scope.kind === "range" ? scope : null;
@@ -64,12 +80,18 @@ export class SnapshotEvents {
     type: string,
     chunk: SnapshotChunk,
     plan: EntityPlan,
-    more: { readonly sequence: string; readonly data: Readonly<Record<string, unknown>> },
+    more: {
+      readonly sequence: string;
+      /** What tells two events of one type and job apart. */
+      readonly place?: string;
+      readonly data: Readonly<Record<string, unknown>>;
+    },
   ): OutboundEvent {
     const { job, readAtMs } = chunk;
     const { instance } = this.#installation;
     const { begun } = job;
-    const id = idOf(type, instance, begun.epoch, plan.table, job.generation, begun.atMs);
+    const own = more.place === undefined ? [] : [more.place];
+    const id = idOf(type, instance, begun.epoch, plan.table, job.generation, begun.atMs, ...own);
     const topic = job.topic ?? this.#controlTopic;
     const payload = this.#envelopes.payload({
       id,

@@ -116,6 +116,10 @@ class RowTransform implements Transform {
       topic === null ? null : { topic, pieces: eventPieces(plan.entity, topic, "r", this.#options) };
     const frame = chunkFrame(chunk, context, { instance: this.#options.instance, elsewhere });
     const events = chunk.isFirst ? [this.#snapshots.started(chunk, plan)] : [];
+    if (chunk.isReshaped) {
+      const version = this.#options.schemaVersions[plan.entity] ?? 1;
+      events.push(this.#snapshots.reshaped(chunk, plan, version));
+    }
     for (const [index, row] of chunk.rows.entries()) {
       const change = {
         table: chunk.table,

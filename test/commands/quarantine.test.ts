@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, describe, it } from "node:test";
 import { quarantineCommands, readOnlyCommands } from "../../agent/commands/admin-commands.ts";
+import type { ReadAgainAnswer } from "../../agent/commands/quarantine-desk.ts";
 import { controlSocketsIn } from "../../agent/config/derived.ts";
 import { ControlServer } from "../../agent/control/control-server.ts";
 import { DaprClient } from "../../agent/forward/dapr-client.ts";
@@ -31,6 +32,9 @@ let forwarder: Forwarder;
 let client: DaprClient;
 let servers: ControlServer[] = [];
 let position = 0;
+
+/** What comes of reading rows again in the place of overtaken events. */
+let readAgain: ReadAgainAnswer = { refused: "no rows are read here" };
 
 /** Whatever holds one of these texts is refused for its content, unless it is a dead letter. */
 const refusedTexts = new Set<string>();
@@ -62,7 +66,7 @@ before(async () => {
       mode: 0o600,
       audited: true,
       log,
-      commands: quarantineCommands(agent),
+      commands: quarantineCommands(agent, async (ids) => new Map(ids.map((one) => [one, readAgain]))),
     }),
   ];
   for (const server of servers) await server.open();
@@ -193,7 +197,14 @@ describe("quarantine", () => {
     assert.deepEqual([left?.["id"], none], [second?.["id"], []]);
     assert.ok(String(left?.["newer_sequence"]) > String(left?.["sequence"]));
     const text = await run("retry", String(left?.["id"]));
-    assert.match(text.out, /not-sent: a newer event .* was accepted \(newer: \d{10}\./);
+    assert.match(
+      text.out,
+      /not-sent: a newer event .* was accepted; no rows are read here \(newer: \d{10}\./,
+    );
+    readAgain = { resync: 7 };
+    const instead = await run("retry", String(left?.["id"]));
+    assert.equal(instead.code, 0);
+    assert.match(instead.out, /read-again: a newer event .* was accepted; resync 7 sends the state of now/);
     assert.match((await run("ls")).out, /a newer event was accepted/);
   });
 

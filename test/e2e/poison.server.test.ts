@@ -309,3 +309,52 @@ test("a mapping that makes every order too large holds their topic, and nothing 
     rmSync(directory, { recursive: true, force: true });
   }
 });
+
+test("a retry after newer events reads the rows again, and takes the events out when that was accepted", async () => {
+  const road = await startRoad({ settings: { SNAPSHOT_MODE: "initial" } });
+  const { stack, proxy } = road;
+  try {
+    proxy.setScript(refuse);
+    await stack.agent.start();
+    await stack.untilReading();
+    await stack.agent.until(
+      "the first snapshot is done",
+      async () => (await stack.agent.metric("edge_agent_snapshot_jobs")) === 0,
+      60_000,
+    );
+    const sql = (text: string) => stack.database.query(text);
+    await sql(
+      "INSERT INTO magento_db.salesrule_coupon (coupon_id, rule_id, code) VALUES (8, 1, 'POISON-BULK-8'), (9, 1, 'POISON-BULK-9')",
+    );
+    for (const value of ["mended", "sound"])
+      await sql(`UPDATE magento_db.salesrule_coupon SET code = CONCAT('${value}-', coupon_id)`);
+    await sql("DELETE FROM magento_db.salesrule_coupon WHERE coupon_id = 9");
+    await stack.agent.until(
+      "newer events of both were accepted",
+      async () => {
+        const rows = await quarantineOf(stack);
+        return rows.length === 4 && rows.every(({ newer_sequence }) => newer_sequence !== null);
+      },
+      30_000,
+    );
+    const { code, output } = await stack.agent.command("quarantine", "retry", "--all");
+    assert.equal(code, 0, output);
+    assert.equal(output.match(/read-again: a newer event .* resync \d+ sends the state of now/g)?.length, 4);
+    await stack.agent.until(
+      "nothing is in quarantine",
+      async () => (await quarantineOf(stack)).length === 0,
+      30_000,
+    );
+    assert.match(stack.agent.log(), /the state of now was accepted in the place of events in quarantine/);
+    await stack.drain();
+    const read = (await stack.history()).filter(({ data }) => data["op"] === "r");
+    assert.deepEqual(
+      read.map(({ data }) => [data["magento_id"], data["code"]]),
+      [[8, "sound-8"]],
+    );
+    const comparison = await stack.compare(replicaOf(await stack.history()));
+    assert.ok(comparison.equal, describeComparison(comparison));
+  } finally {
+    await road.stop();
+  }
+});

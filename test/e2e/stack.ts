@@ -52,10 +52,10 @@ export interface StackOptions {
 export const nobody = "http://127.0.0.1:9";
 
 export class Stack {
-  readonly database: DatabaseServer;
   readonly agent: AgentProcess;
   readonly identity: ShopIdentity;
   readonly #broker: Broker | null;
+  #database: DatabaseServer;
   #markers = 0;
 
   private constructor(parts: {
@@ -64,7 +64,7 @@ export class Stack {
     broker: Broker | null;
     identity: ShopIdentity;
   }) {
-    this.database = parts.database;
+    this.#database = parts.database;
     this.agent = parts.agent;
     this.#broker = parts.broker;
     this.identity = parts.identity;
@@ -122,8 +122,19 @@ export class Stack {
     }
   }
 
+  /** The shop's database. */
+  get database(): DatabaseServer {
+    return this.#database;
+  }
+
   get mariadb(): DatabaseServer {
-    return this.database;
+    return this.#database;
+  }
+
+  /** Another server is the shop's database from now on, and stops with the stack; the one before is the caller's. */
+  async failedOver(database: DatabaseServer): Promise<void> {
+    this.#database = database;
+    await database.query(`USE \`${this.identity.database}\``);
   }
 
   get broker(): Broker {

@@ -67,7 +67,7 @@ export class MemoryQuarantine implements QuarantineRoom {
 
   add(event: SpooledEvent, verdict: QuarantineVerdict): void {
     const others = this.events.filter((one) => !isSame(one.event, event));
-    this.events = [...others, { event, verdict, quarantinedAtMs: 0, overtakenBy: null }];
+    this.events = [...others, { event, verdict, quarantinedAtMs: 0, overtakenBy: null, resync: null }];
   }
 
   has(queue: string, seq: Seq, lane: Lane = "live"): boolean {

@@ -2,6 +2,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { BinlogRunwayFacts } from "../../agent/observe/facts.ts";
+import { clocksText, isBinlogShort } from "../../agent/observe/clocks.ts";
 import { computeHealth } from "../../agent/observe/health.ts";
 import { Metrics } from "../../agent/observe/metrics.ts";
 import { RunwayWatch } from "../../agent/runway-watch.ts";
@@ -26,7 +27,7 @@ describe("the binlog's runway in /health", () => {
   it("says how long what is needed stays, and is unhealthy when half a day is left", () => {
     assert.match(checkOf({}, 168), /^healthy: what is still needed stays at least 7 days \(by age\)$/);
     assert.match(checkOf({}, 13), /^healthy/);
-    assert.match(checkOf({}, 11), /^unhealthy: what is still needed stays at least 11 h/);
+    assert.match(checkOf({}, 11), /^unhealthy: what is still needed stays at least 11\.0 h/);
     assert.match(
       checkOf({ by: "size", expireSeconds: null }, 1),
       /^unhealthy: .* 60 min \(by size, at the pace/,
@@ -82,5 +83,53 @@ describe("the spool's runway", () => {
     assert.match(await scrape(2.5), /^edge_agent_spool_runway_hours 2\.5$/m);
     assert.match(await scrape(null), /^edge_agent_binlog_runway_hours Na[nN]$/m);
     assert.match(await new Metrics(async () => factsOf()).scrape(), /^edge_agent_binlog_runway_hours 168$/m);
+  });
+
+  it("is told in the log while there is time, once an hour, and when it is over", async () => {
+    let bytes = 0;
+    let looks = 0;
+    const log = new LinesLog();
+    const ending = new AbortController();
+    class SteppedClock extends FakeClock {
+      override async sleep(delayMs: number): Promise<void> {
+        await super.sleep(delayMs);
+        looks += 1;
+        // Grows for an hour and a half, then drains.
+        bytes += looks < 540 ? 1000 : -1000;
+        if (looks === 700) ending.abort();
+      }
+    }
+    const watch = new RunwayWatch({
+      readRetention: () => Promise.reject(new Error("nobody answers")),
+      spool: { checkpoint: () => null, stats: () => createSpoolStats({ bytes, directoryBytes: 400_000 }) },
+      clock: new SteppedClock(),
+      log,
+    });
+    await watch.run(ending.signal);
+    const said = log.lines.filter(({ message }) => /soon be full|does not run out/.test(message));
+    assert.deepEqual(
+      said.map(({ message }) => message),
+      ["the spool will soon be full", "the spool will soon be full", "the clock does not run out any more"],
+    );
+    assert.match(
+      String(said[0]?.fields["clocks"]),
+      /^binlog not measured yet; spool full in 100 min at this pace$/,
+    );
+  });
+});
+
+describe("both clocks in one line", () => {
+  it("say what is left, and what is not known", () => {
+    const binlog = { purgeNotBeforeMs: NOW_MS + 30 * hour, by: "age", expireSeconds: 604_800 } as const;
+    const measured = { ...binlog, replicasNeeded: 0, measuredAtMs: NOW_MS };
+    assert.equal(
+      clocksText({ binlog: measured, spoolHours: 5.2 }, NOW_MS),
+      "binlog kept at least 30.0 h; spool full in 5.2 h at this pace",
+    );
+    assert.equal(
+      clocksText({ binlog: { ...measured, by: "purged" }, spoolHours: Infinity }, NOW_MS),
+      "binlog purged that is still needed; spool does not grow",
+    );
+    assert.equal(isBinlogShort({ ...measured, purgeNotBeforeMs: NOW_MS + 11 * hour }, NOW_MS), true);
   });
 });

@@ -210,6 +210,36 @@ for (const kind of serverKinds.filter(({ hasGtids }) => hasGtids))
       }
     });
 
+    test("stops at a server that never got the transaction that was half delivered", async () => {
+      const limits = { parts: { bytes: 2_000, rows: 20 }, pullRows: 7, replicaDelayMs: 2_000 };
+      const followed = await following({ settings: { port: primary.port }, limits });
+      await pauseReplication(replica);
+      try {
+        const inserts = Array.from({ length: 60 }, (_, index) => `(${index + 1}, 'x', 'n${index}')`);
+        await primary.query(
+          `BEGIN; ${inserts.map((row) => `INSERT INTO shop.thing VALUES ${row};`).join("")} COMMIT`,
+        );
+        await followed.until((items) =>
+          parts(items).some(({ firstOrdinal, isLast }) => isLast && firstOrdinal > 0),
+        );
+        await followed.stop();
+        const half = parts(followed.items).filter(({ checkpoint }) => checkpoint.partial !== null);
+        assert.ok(half.length > 0);
+        const rest = follow({
+          settings: { port: replica.port },
+          limits,
+          after: half[0]?.checkpoint ?? null,
+        });
+        await assert.rejects(
+          rest.until(() => false),
+          { code: "POSITION_LOST", detail: "errant_tail" },
+        );
+        assert.deepEqual(rest.items, []);
+      } finally {
+        await resumeReplication(replica);
+      }
+    });
+
     test("goes on after the promotion, when the old primary is gone and GTIDs are the new one's", async () => {
       const followed = await following(toProxy());
       await insertedAt(primary, followed, 1);

@@ -6,7 +6,7 @@ import type {
   SourceItem,
   TransactionPart,
 } from "../../agent/change.ts";
-import { systemClock } from "../../agent/kernel/service.ts";
+import { type LogFields, systemClock } from "../../agent/kernel/service.ts";
 import { type BinlogSource, createBinlogSource } from "../../agent/source/binlog-source.ts";
 import type { SnapshotParts, SourceLimits } from "../../agent/source/source-parts.ts";
 import type { SourceSettings } from "../../agent/source/settings.ts";
@@ -32,7 +32,7 @@ export interface Followed {
   readonly oddities: string[];
   readonly logged: string[];
   failure: unknown;
-  until(done: (items: readonly SourceItem[]) => boolean): Promise<void>;
+  until(done: (items: readonly SourceItem[]) => boolean, timeoutMs?: number): Promise<void>;
   stop(): Promise<void>;
 }
 
@@ -76,8 +76,8 @@ export function sourceOf(
 ) {
   const oddities: string[] = [];
   const logged: string[] = [];
-  const say = (message: string): void => {
-    logged.push(message);
+  const say = (message: string, fields: LogFields = {}): void => {
+    logged.push("reason" in fields ? `${message}: ${String(fields["reason"])}` : message);
   };
   const source = createBinlogSource({
     settings,
@@ -133,8 +133,8 @@ export function follow(options: FollowOptions = {}): Followed {
     oddities,
     logged,
     failure: null,
-    until: async (done) => {
-      const deadline = Date.now() + 60_000;
+    until: async (done, timeoutMs = 60_000) => {
+      const deadline = Date.now() + timeoutMs;
       while (!done(items)) {
         if (followed.failure !== null) throw followed.failure;
         if (Date.now() > deadline)

@@ -25,14 +25,14 @@ for (const hasBinlog of [true, false]) {
         return Promise.resolve(hasBinlog);
       },
       atRest: (change) => change(),
-      resync: null,
-      gapEvent: ({ queue, first, last }) =>
+      resync: async (queue) => void healed.push(`resync of ${queue}`),
+      gapEvent: ({ queue, first, last, resync }) =>
         event(9999, {
           queue,
           kind: "control",
           barrier: true,
           topic: "migration.control",
-          id: `id-gap ${first} ${last}`,
+          id: `id-gap ${first} ${last} ${resync ? "is read again" : ""}`,
         }),
       epoch: () => 1,
       rewound: () => healed.push("completeness is void"),
@@ -50,10 +50,11 @@ for (const hasBinlog of [true, false]) {
       await consumer.deliver(spool);
       consumer.check();
     } else {
-      assert.deepEqual(healed, ["gap"]);
+      await eventually(() => healed.length > 1, "its rows are read again");
+      assert.deepEqual(healed, ["gap", `resync of ${ORDERS}`]);
       const { acked } = spool.queues().find(({ queue }) => queue === ORDERS) ?? assert.fail();
       const [gap] = await spool.read(ORDERS, acked, { maxEvents: 1, maxBytes: 1 });
-      assert.match(gap?.id ?? "", /^id-gap /);
+      assert.match(gap?.id ?? "", /^id-gap \d+ \d+ is read again$/);
       assert.equal(spool.checkpoint()?.position, COUNT, "the checkpoint stays");
     }
     stopping.abort();

@@ -77,6 +77,8 @@ test("a control event in the queue overtakes every older event of that queue", a
   await spool.quarantine(customer, verdictOf("5"));
   const reset: SpooledEvent = { ...order, seq: 8, kind: "control", entityKey: "", barrier: true };
   assert.equal(spool.quarantined.concerns(reset), true);
+  spool.quarantined.accepted({ ...reset, lane: "bulk" }, "6");
+  assert.equal(await overtakenBy(spool, "id-1"), null, "the end of a resync of other rows is none");
   spool.quarantined.accepted(reset, null);
   assert.equal(await overtakenBy(spool, "id-1"), null, "one without a place says nothing");
   spool.quarantined.accepted(reset, "6");
@@ -97,6 +99,59 @@ test("an event that is accepted after all is in quarantine no longer, after a re
   assert.equal(await overtakenBy(spool, "id-1"), "6");
   const again = await reopen();
   assert.deepEqual([await overtakenBy(again, "id-1"), await overtakenBy(again, "id-2")], ["6", "gone"]);
+});
+
+/** As transform makes it: class 9 is a snapshot or resync. */
+function readSequence(generation: number, ordinal: string): string {
+  return `0000000001.0000000001.0000000000000200.9.${String(generation).padStart(6, "0")}.${ordinal}.1`;
+}
+const END = "9999999999";
+
+test("an event whose row is read again leaves quarantine with that row, after a restart too", async (t) => {
+  const { spool, reopen } = await opened(t);
+  const [order] = await spooledIn(spool, event(1));
+  assert.ok(order !== undefined);
+  const stream = "0000000001.0000000001.0000000000000100.1.000000.0000000001.1";
+  await spool.quarantine(order, verdictOf(stream));
+  spool.quarantined.accepted({ ...order, seq: 9 }, stream.replace("100", "150"));
+  await spool.quarantined.awaitResync(new Set(["id-1"]), 7);
+  const again = await reopen();
+  const found = await again.quarantined.find("id-1");
+  assert.deepEqual([found?.resync, found?.overtakenBy], [7, stream.replace("100", "150")]);
+  const row: SpooledEvent = { ...order, seq: 3, id: "row", lane: "bulk" };
+  assert.equal(again.quarantined.concerns(row), true);
+  const elsewhere = { ...row, queue: CUSTOMERS };
+  again.quarantined.accepted({ ...order, seq: 10 }, stream.replace("100", "180"));
+  again.quarantined.accepted(row, readSequence(6, "0000000001"));
+  again.quarantined.accepted(elsewhere, readSequence(7, "0000000001"));
+  assert.equal(again.quarantined.count, 1, "no change of the stream, no earlier resync, no other topic");
+  again.quarantined.accepted(row, readSequence(7, "0000000001"));
+  assert.equal(again.quarantined.count, 0);
+  assert.equal((await reopen()).quarantined.count, 0);
+});
+
+test("where there is no such row, the end of the resync takes it out; where the row was refused too, it stays", async (t) => {
+  const { spool } = await opened(t);
+  const [gone, refused] = await spooledIn(spool, event(1), event(2, { entityKey: "sales_order:2" }));
+  assert.ok(gone !== undefined && refused !== undefined);
+  await spool.quarantine(gone, verdictOf("5"));
+  await spool.quarantine(refused, verdictOf("5"));
+  await spool.quarantined.awaitResync(new Set(["id-1", "id-2"]), 7);
+  await spool.quarantine({ ...refused, seq: 3, id: "row" }, verdictOf(readSequence(7, "0000000001")));
+  const control: SpooledEvent = { ...gone, seq: 8, kind: "control", entityKey: "", barrier: true };
+  spool.quarantined.accepted(control, readSequence(7, "0000000000"));
+  assert.equal(spool.quarantined.count, 3, "its beginning says nothing");
+  spool.quarantined.accepted(control, readSequence(7, END));
+  assert.deepEqual(spool.quarantined.idsOf("").sort(), ["id-2", "row"]);
+});
+
+test("what is accepted by another topic overtakes nothing", async (t) => {
+  const { spool } = await opened(t);
+  const [order] = await spooledIn(spool, event(1));
+  assert.ok(order !== undefined);
+  await spool.quarantine(order, verdictOf("5"));
+  spool.quarantined.accepted({ ...order, queue: CUSTOMERS, seq: 9 }, "6");
+  assert.equal(await overtakenBy(spool, "id-1"), null);
 });
 
 test("a refused retry replaces the verdict and keeps the time", async (t) => {

@@ -49,6 +49,7 @@ export function sampleChunk(transform: ReturnType<typeof makeTransform>): Snapsh
       rows: 0,
     },
     isFirst: true,
+    isReshaped: true,
     isLast: true,
     rows: [(transform.tables[table]?.columns ?? []).map((column) => row[column])],
     position: { ...end, position: end.position + 4000 },

@@ -25,6 +25,8 @@ import { translateError } from "../source-errors.ts";
 import { comparePositions } from "../stream-position.ts";
 import { ChunkReader, type OpenTable, type ReadChunk } from "./chunk-reader.ts";
 import { CHUNK_ROWS_MAX, Pace } from "./pace.ts";
+import { ReadingLog } from "./reading-log.ts";
+import { isReshaping, shapeOf } from "./shape.ts";
 import { SnapshotRate } from "./snapshot-rate.ts";
 import { type Flaw, Window } from "./window.ts";
 
@@ -67,6 +69,8 @@ interface UnderWay {
   readonly window: Window;
   readonly connection: number;
   readonly place: Checkpoint;
+  /** Fingerprint of the columns that are read. */
+  shape: string;
   /** Tables (indices) whose deletes reach into this one. */
   parents: ReadonlySet<number>;
   read: ReadChunk | null;
@@ -86,6 +90,7 @@ const hopeless: ReadonlySet<string> = new Set(["SOURCE_UNSUITABLE", "SOURCE_UNRE
 
 export class SnapshotWeave {
   readonly #parts: WeaveParts;
+  readonly #log: ReadingLog;
   readonly #rate: SnapshotRate;
   readonly #pace: Pace;
   #progress: SnapshotProgress | undefined;
@@ -102,6 +107,7 @@ export class SnapshotWeave {
     this.#progress = progress;
     this.#pace = new Pace(parts.rateMax, parts.rowsMax ?? CHUNK_ROWS_MAX);
     this.#rate = new SnapshotRate(parts.clock);
+    this.#log = new ReadingLog(parts);
   }
 
   /** For status and metrics; null while there is nothing to read. */
@@ -208,6 +214,7 @@ export class SnapshotWeave {
     };
     const begunJob: BegunJob = { ...job, begun };
     const done = { ...begunJob, after: read.after ?? job.after, rows: job.rows + rows.length };
+    const isReshaped = this.#noteShape(job.table, chunk.shape);
     this.#progress = replaced(this.#progress, read.isLast ? null : done);
     this.#rate.add(read.rows.length);
     this.#pace.read(
@@ -215,12 +222,15 @@ export class SnapshotWeave {
       clock.monotonicMs(),
     );
     if (read.isLast) this.#table = null;
-    this.#tell(begunJob, job.begun === null, read.isLast ? done : null);
+    const isFirst = job.begun === null;
+    const given = { job: begunJob, isFirst, done: read.isLast ? done : null, jobsLeft: this.#jobsLeft };
+    this.#log.given(given, this.status());
     return {
       kind: "chunk",
       table: tables.findIndex(({ table }) => table === job.table),
       job: begunJob,
-      isFirst: job.begun === null,
+      isFirst,
+      isReshaped,
       isLast: read.isLast,
       rows,
       position: read.high,
@@ -231,13 +241,19 @@ export class SnapshotWeave {
     };
   }
 
-  #tell(job: BegunJob, isFirst: boolean, done: SnapshotJob | null): void {
-    const { log } = this.#parts;
-    const about = { table: job.table, reason: job.reason, generation: job.generation };
-    if (isFirst) log.notice("rows are being read", { ...about, estimated: job.begun.rowsEstimated });
-    if (done === null) return;
-    log.notice("all rows were read", { ...about, rows: done.rows });
-    if (this.#progress?.jobs.length === 0) log.notice("the snapshot is complete");
+  get #jobsLeft(): number {
+    return this.#progress?.jobs.length ?? 0;
+  }
+
+  /** Whether the table had other columns when it was last read. */
+  #noteShape(table: string, shape: string): boolean {
+    const shapes = this.#progress?.shapes ?? {};
+    const before = shapes[table];
+    if (before === shape || this.#progress === undefined) return false;
+    this.#progress = { ...this.#progress, shapes: { ...shapes, [table]: shape } };
+    if (!isReshaping(before, shape)) return false;
+    this.#parts.log.notice("the table has other columns than when its rows were last read", { table });
+    return true;
   }
 
   #waste(job: SnapshotJob, flaw: Flaw | null): void {
@@ -294,6 +310,7 @@ export class SnapshotWeave {
     const blocked = mayRead();
     if (blocked !== null) {
       this.#waitsFor = blocked;
+      this.#log.waits(job.table, blocked);
       this.#pace.waitUntil(nowMs + BLOCKED_MS);
       return this.#lookAt(BLOCKED_MS, view);
     }
@@ -308,6 +325,7 @@ export class SnapshotWeave {
     const window = new Window(table, followed);
     const chunk: UnderWay = {
       job,
+      shape: "",
       parents: new Set(),
       window,
       connection,
@@ -339,6 +357,7 @@ export class SnapshotWeave {
       }
       const isParent = (index: number): boolean =>
         table.parents.has(`${settings.tablePrefix}${tables[index]?.table ?? ""}`);
+      chunk.shape = shapeOf(followed, table);
       chunk.parents = new Set([...tables.keys()].filter(isParent));
       const read = await reader.read(table, job.after, this.#pace.limit, place);
       if (read === null) chunk.tooEarly = true;

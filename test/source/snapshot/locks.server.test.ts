@@ -4,7 +4,7 @@ import { after, afterEach, before, beforeEach, describe, test } from "node:test"
 import type { SourceItem, WantedJob } from "../../../agent/change.ts";
 import type { DatabaseServer } from "../../servers/database.ts";
 import { type ServerKind, serverKinds } from "../../servers/matrix.ts";
-import { caughtUp, follow, startAfresh, stopAll, useServer } from "../following.ts";
+import { caughtUp, follow, type Followed, startAfresh, stopAll, useServer } from "../following.ts";
 import { RowReplica, text } from "./replica.ts";
 
 /** As many as a recursion makes without further settings. */
@@ -29,7 +29,10 @@ async function sample({ flavour }: ServerKind): Promise<LockSample> {
   if (flavour === "mariadb") {
     return { rows: Number(open?.["locked"]), tables: [], transactions: Number(open?.["n"]) };
   }
-  const [rows] = await server.query("SELECT COUNT(*) AS n FROM performance_schema.data_locks");
+  // The server's own threads lock rows of its statistics.
+  const [rows] = await server.query(
+    "SELECT COUNT(*) AS n FROM performance_schema.data_locks WHERE OBJECT_SCHEMA = 'shop'",
+  );
   const tables = await server.query(
     `SELECT LOCK_TYPE AS kind FROM performance_schema.metadata_locks
      WHERE OBJECT_TYPE = 'TABLE' AND OBJECT_SCHEMA = 'shop' AND OWNER_THREAD_ID <> PS_CURRENT_THREAD_ID()`,
@@ -43,6 +46,11 @@ async function sample({ flavour }: ServerKind): Promise<LockSample> {
 
 function isComplete(items: readonly SourceItem[]): boolean {
   return items.some((item) => item.kind === "chunk" && item.isLast);
+}
+
+/** Chunks that found other columns than the reading before. */
+function reshaped({ items }: Followed): number {
+  return items.filter((item) => item.kind === "chunk" && item.isReshaped).length;
 }
 
 for (const kind of serverKinds.filter(({ hasGtids }) => hasGtids))
@@ -95,5 +103,17 @@ for (const kind of serverKinds.filter(({ hasGtids }) => hasGtids))
       const found = [...replica.rows()].map(([id, row]) => `${id}:${text(row[1])}`).sort();
       const rows = await server.query("SELECT id, name FROM shop.thing");
       assert.deepEqual(found, rows.map((row) => `${String(row["id"])}:${String(row["name"])}`).sort());
+      assert.equal(reshaped(followed), 1);
+      await followed.stop();
+      await server.query("ALTER TABLE thing MODIFY name varchar(90)");
+      const again = follow({
+        after: followed.items.at(-1)?.checkpoint ?? null,
+        snapshots: { wanted: () => wanted },
+      });
+      await again.until(isComplete);
+      assert.equal(reshaped(again), 1);
+      assert.ok(
+        again.logged.some((line) => line.includes("other columns than when its rows were last read")),
+      );
     });
   });

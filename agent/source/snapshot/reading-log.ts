@@ -1,0 +1,66 @@
+/** What the log says of a snapshot or resync: its begin, how far it is from time to time, its end. */
+import type { BegunJob, SnapshotJob } from "../../change.ts";
+import type { Clock, Log } from "../../kernel/service.ts";
+import { secondsLeft, type SnapshotStatus } from "../../ports.ts";
+
+/** How often a long reading says how far it is. */
+const SAY_EVERY_MS = 30_000;
+
+export interface GivenChunk {
+  readonly job: BegunJob;
+  readonly isFirst: boolean;
+  /** Set with the job's last chunk. */
+  readonly done: SnapshotJob | null;
+  /** Jobs that are not done. */
+  readonly jobsLeft: number;
+}
+
+export class ReadingLog {
+  readonly #clock: Pick<Clock, "monotonicMs">;
+  readonly #log: Log;
+  #saidAtMs = 0;
+  #waitsFor: string | null = null;
+
+  constructor({ clock, log }: { readonly clock: Pick<Clock, "monotonicMs">; readonly log: Log }) {
+    this.#clock = clock;
+    this.#log = log;
+  }
+
+  /** `status` is that of the reading now, null when nothing is left. */
+  given({ job, isFirst, done, jobsLeft }: GivenChunk, status: SnapshotStatus | null): void {
+    const about = { table: job.table, reason: job.reason, generation: job.generation };
+    this.#waitsFor = null;
+    if (isFirst) {
+      this.#saidAtMs = this.#clock.monotonicMs();
+      this.#log.notice("rows are being read", { ...about, estimated: job.begun.rowsEstimated });
+    }
+    if (done === null) {
+      this.#sayHowFar(about, status);
+      return;
+    }
+    this.#log.notice("all rows were read", { ...about, rows: done.rows });
+    if (jobsLeft === 0) this.#log.notice("the snapshot is complete");
+  }
+
+  /** No rows may be read now: said once, until some are read again. */
+  waits(table: string, reason: string): void {
+    if (this.#waitsFor === reason) return;
+    this.#waitsFor = reason;
+    this.#log.notice("the reading of rows waits", { table, reason });
+  }
+
+  #sayHowFar(about: Readonly<Record<string, string | number>>, status: SnapshotStatus | null): void {
+    const nowMs = this.#clock.monotonicMs();
+    if (status === null || nowMs - this.#saidAtMs < SAY_EVERY_MS) return;
+    this.#saidAtMs = nowMs;
+    const left = secondsLeft(status);
+    this.#log.notice("rows are read", {
+      ...about,
+      rows: status.rows,
+      estimated: status.rowsEstimated ?? undefined,
+      rowsPerSecond: Math.round(status.rowsPerSecond),
+      ...(left === null ? {} : { secondsLeft: Math.round(left) }),
+      more: status.waiting,
+    });
+  }
+}
