@@ -236,7 +236,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
 function loopsOf({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
   const announced = agent.mapped.announce(signals.stop);
   const captured = announced.then(() => agent.capture.run(signals.stop));
-  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop)];
+  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop), agent.index.run(signals.stop)];
 }
 
 /** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */

@@ -111,6 +111,7 @@ export class SnapshotWeave {
     return {
       table: job.table,
       reason: job.reason,
+      purpose: job.purpose ?? "rows",
       generation: job.generation,
       rows: job.rows,
       rowsEstimated: job.begun?.rowsEstimated ?? null,
@@ -234,9 +235,10 @@ export class SnapshotWeave {
   #tell(job: BegunJob, isFirst: boolean, done: SnapshotJob | null): void {
     const { log } = this.#parts;
     const about = { table: job.table, reason: job.reason, generation: job.generation };
-    if (isFirst) log.notice("rows are being read", { ...about, estimated: job.begun.rowsEstimated });
+    const what = job.purpose === "index" ? "keys" : "rows";
+    if (isFirst) log.notice(`${what} are being read`, { ...about, estimated: job.begun.rowsEstimated });
     if (done === null) return;
-    log.notice("all rows were read", { ...about, rows: done.rows });
+    log.notice(`all ${what} were read`, { ...about, rows: done.rows });
     if (this.#progress?.jobs.length === 0) log.notice("the snapshot is complete");
   }
 
