@@ -209,7 +209,7 @@ export class IndexShop {
       if (key[0] === 0 || key[1] !== relation || isVoid(value, floor)) continue;
       const entry = readChildKey(key) ?? readLookup(key, value);
       if (entry !== null)
-        found.push(`${String(key[0])} ${String(entry.child[0])} of ${String(entry.parent)}`);
+        found.push(`${String(key[0])} ${textOf(entry.child[0])} of ${textOf(entry.parent)}`);
     }
     return found.sort();
   }
@@ -221,8 +221,8 @@ export class IndexShop {
     const found: string[] = [];
     for (const [key, parent] of rows) {
       if (parent === null) continue;
-      found.push(`1 ${key} of ${String(parent)}`);
-      if (relation === 7) found.push(`2 ${key} of ${String(parent)}`);
+      found.push(`1 ${key} of ${textOf(parent)}`);
+      if (relation === 7) found.push(`2 ${key} of ${textOf(parent)}`);
     }
     return found.sort();
   }
@@ -360,4 +360,8 @@ export class IndexShop {
 function otherType(parent: Value): Value {
   if (typeof parent === "number") return String(parent);
   return typeof parent === "string" && /^\d+$/.test(parent) ? Number(parent) : parent;
+}
+
+function textOf(value: Value | undefined): string {
+  return typeof value === "object" ? JSON.stringify(value) : String(value);
 }

@@ -87,7 +87,7 @@ export class IndexRoom {
       const { batch } = this.#commit.open();
       const removed = stale.filter((key) => !written.has(key.toString("latin1")));
       for (const key of removed) batch.del(key);
-      if (removed.length > 0) this.#commit.request();
+      if (removed.length > 0) await this.#commit.written();
       const next = count < STEP_RECORDS || last === null ? null : Buffer.concat([last, Buffer.alloc(1)]);
       return { next, removed: removed.length, damaged };
     } catch (cause) {

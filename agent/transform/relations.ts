@@ -70,3 +70,38 @@ export function relationFingerprint(relation: Relation, keys: readonly string[])
   const text = JSON.stringify([ENTRIES_VERSION, relation.table, relation.column, keys]);
   return createHash("sha256").update(text).digest("hex").slice(0, 16);
 }
+
+/** A foreign key of the shop, by its columns; tables without prefix. */
+export interface DeclaredKey {
+  readonly table: string;
+  readonly column: string;
+  readonly parentTable: string;
+  readonly parentColumn: string;
+  readonly onDelete: string;
+}
+
+/**
+ * Where the shop's schema differs from Magento's in the foreign keys of these tables, one sentence
+ * each. Entries are kept all the same: they say which rows name which parent.
+ */
+export function differingKeys(declared: readonly DeclaredKey[], tables: readonly string[]): string[] {
+  const found: string[] = [];
+  for (const relation of relations) {
+    const { table, column, parents } = relation;
+    const [usual] = parents;
+    if (usual === undefined || !tables.includes(table)) continue;
+    const own = declared.filter((key) => key.table === table && key.column.toLowerCase() === column);
+    const isUsual = own.some((key) => parents.some((one) => isDeclared(key, one)));
+    if (isUsual) continue;
+    const known = own.map((key) => `${key.parentTable}.${key.parentColumn} ON DELETE ${key.onDelete}`);
+    found.push(
+      `${relationName(relation)} refers to ${known.length === 0 ? "nothing" : known.join(" and ")}, ` +
+        `Magento's to ${usual.table}.${usual.column} ON DELETE ${usual.onDelete}`,
+    );
+  }
+  return found;
+}
+
+function isDeclared(key: DeclaredKey, { table, column, onDelete }: RelationParent): boolean {
+  return key.parentTable === table && key.parentColumn.toLowerCase() === column && key.onDelete === onDelete;
+}

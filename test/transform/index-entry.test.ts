@@ -42,15 +42,13 @@ describe("entries of the index on disk", () => {
   });
 
   it("have the same bytes for ever", () => {
-    const hex = (key: Buffer): string => key.toString("hex");
-    assert.equal(hex(keys.child(3, 5000, [70_000])), "0103" + "121388" + "13011170");
-    assert.equal(hex(keys.child(5, 0, [1, "12"])), "0105" + "10" + "1101" + "210c");
-    assert.equal(hex(keys.lookup(7, [42])), "0207" + "112a");
-    assert.equal(hex(keys.lookupValue(0x01020304, "A-1")), "01020304" + "400003412d31");
-    assert.equal(
-      hex(keys.child(6, -2, ["18446744073709551615"])),
-      "0106" + "30022d32" + "28ffffffffffffffff",
-    );
+    const hex = (key: Buffer, ...parts: readonly string[]): void =>
+      assert.equal(key.toString("hex"), parts.join(""));
+    hex(keys.child(3, 5000, [70_000]), "0103", "121388", "13011170");
+    hex(keys.child(5, 0, [1, "12"]), "0105", "10", "1101", "210c");
+    hex(keys.lookup(7, [42]), "0207", "112a");
+    hex(keys.lookupValue(0x01020304, "A-1"), "01020304", "400003412d31");
+    hex(keys.child(6, -2, ["18446744073709551615"]), "0106", "30022d32", "28ffffffffffffffff");
   });
 
   it("of one parent have a prefix that those of no other have, and no two are the same", () => {
