@@ -15,6 +15,7 @@ import {
 } from "../agent/change.ts";
 import { isVoid, readState, stateKey } from "../agent/index-state.ts";
 import { IndexUpkeep, voidedStates } from "../agent/index-upkeep.ts";
+import { AgentError } from "../agent/kernel/errors.ts";
 import type { IndexChange } from "../agent/ports.ts";
 import { readChildKey, readLookup } from "../agent/transform/index-entry.ts";
 import { wholeTables } from "../agent/snapshots.ts";
@@ -39,6 +40,11 @@ export class IndexShop {
   readonly transform = makeTransform();
   readonly disk = new Map<string, Buffer>();
   readonly logged: string[] = [];
+  /** A relation whose state cannot be read. */
+  damagedState: number | null = null;
+  /** Entries that the next step of a sweep finds damaged. */
+  damagedEntries = 0;
+  healedAtOpen: string | null = null;
   readonly #random: Random;
   /** The stream since the last loss, and the tables behind each of its items. */
   #stream: SourceItem[] = [];
@@ -321,7 +327,10 @@ export class IndexShop {
   #endSleep = (): void => undefined;
 
   readonly #room = {
-    get: async (key: Buffer): Promise<Buffer | null> => this.disk.get(key.toString("hex")) ?? null,
+    get: async (key: Buffer): Promise<Buffer | null> => {
+      if (key[1] === this.damagedState) throw new AgentError("SPOOL_CORRUPT", "wrong checksum");
+      return this.disk.get(key.toString("hex")) ?? null;
+    },
     removeStale: async (prefix: Buffer, isStale: (value: Buffer) => boolean) => {
       let removed = 0;
       for (const [hex, value] of this.disk) {
@@ -329,7 +338,9 @@ export class IndexShop {
         this.disk.delete(hex);
         removed += 1;
       }
-      return { next: null, removed, damaged: 0 };
+      const damaged = this.damagedEntries;
+      this.damagedEntries = 0;
+      return { next: null, removed, damaged };
     },
   };
 
@@ -338,7 +349,7 @@ export class IndexShop {
     return new IndexUpkeep({
       spool: {
         index: this.#room,
-        healedAtOpen: null,
+        healedAtOpen: this.healedAtOpen,
         stats: () => ({ lossesAtOpen: 0 }),
         checkpoint: () => this.#checkpoint(),
         append: async ({ index = [] }) => this.#apply(index),

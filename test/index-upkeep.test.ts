@@ -111,6 +111,46 @@ describe("the index of children", () => {
     );
   });
 
+  it("is scanned again where its state or an entry is damaged, or the database was repaired; nothing stops", async () => {
+    const random = new Random(runSeed());
+    const incomplete = (shop: IndexShop): string[] =>
+      shop.upkeep
+        .facts()
+        .filter(({ completeSince }) => completeSince === null)
+        .map(({ relation }) => relation);
+    const shop = new IndexShop(random);
+    await shop.begin(true);
+    for (let count = 0; count < 40; count += 1) shop.write();
+    await shop.finish();
+    assert.deepEqual(incomplete(shop), []);
+
+    shop.damagedState = 3;
+    await shop.begin(true);
+    assert.deepEqual(incomplete(shop), ["sales_order_item.order_id"]);
+    assert.deepEqual(
+      shop.jobs.map(({ table, purpose }) => `${table} ${purpose}`),
+      ["sales_order_item index"],
+    );
+    shop.damagedState = null;
+    await shop.finish();
+
+    shop.alter("reset");
+    await shop.finish();
+    shop.damagedEntries = 1;
+    await shop.sweep();
+    await shop.begin(false);
+    assert.equal(incomplete(shop).length, 1, "the relation that was swept");
+    await shop.finish();
+
+    shop.healedAtOpen = "repaired";
+    await shop.begin(true);
+    assert.equal(incomplete(shop).length, 7);
+    await shop.finish();
+    assert.deepEqual(incomplete(shop), []);
+    for (const { relation } of shopTables)
+      assert.deepEqual(await shop.entries(relation, true), shop.expected(relation));
+  });
+
   it("costs nothing where a change touches neither key nor parent", async () => {
     const transform = makeTransform();
     const { row, update } = sampleOf("order");
