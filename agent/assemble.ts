@@ -19,6 +19,7 @@ import { Forwarder } from "./forward/forwarder.ts";
 import type { ForwarderOptions } from "./forward/forwarder-options.ts";
 import { Healing, type HealingParts } from "./healing.ts";
 import { FactGatherer, type FactSources, type Identity } from "./gather-facts.ts";
+import { IndexUpkeep } from "./index-upkeep.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { Beginning } from "./new-beginning.ts";
@@ -34,7 +35,7 @@ import { Metrics } from "./observe/metrics.ts";
 import { Observer } from "./observe/observer.ts";
 import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
 import { RunwayWatch } from "./runway-watch.ts";
-import type { ControlEncoder, HeartbeatFacts } from "./ports.ts";
+import type { ControlEncoder, HeartbeatFacts, IndexEncoder } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
 import { findPlaceInTime } from "./source/place-in-time.ts";
 import type { SnapshotParts } from "./source/source-parts.ts";
@@ -42,7 +43,7 @@ import { readRetention, type Retention } from "./source/retention.ts";
 import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
 import { readQuarantinedAgain } from "./quarantine-resync.ts";
-import { mayReadRows, snapshotsAtStart } from "./snapshots.ts";
+import { type IndexWants, mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { createTransform, type Transform } from "./transform/transform.ts";
@@ -69,6 +70,7 @@ export interface Agent {
   readonly runway: RunwayWatch;
   readonly capture: CaptureRounds;
   readonly healing: Healing;
+  readonly index: IndexUpkeep;
   readonly forwarder: Forwarder;
   readonly client: DaprClient;
   readonly observer: Observer;
@@ -125,11 +127,14 @@ interface Opened {
   readonly startedAtMs: number;
 }
 
-async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opened): Promise<Agent> {
+async function makeRooms(opened: Opened): Promise<Agent> {
+  const { parts, spool, observer, metrics, startedAtMs } = opened;
   const { settings, log, clock } = parts;
   const instance = await guardIdentity(spool.meta, settings);
   const adoption = await openAdoption(parts, spool);
-  const mapped = await openMapping({ parts, spool, observer, metrics, startedAtMs }, instance);
+  // Source and index need one another: what is to be read, and what the mapping follows.
+  const wants: IndexWants = { wanted: () => [] };
+  const mapped = await openMapping(opened, instance, wants);
   const completeness = completenessOf(spool);
   const onDurable = (checkpoint: Checkpoint): void => {
     completeness.appended(checkpoint, spool.queues());
@@ -137,10 +142,12 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   };
   const beginAt = (from: string): Promise<Beginning> => beginAnewWith(parts, { spool, mapped }, from);
   const replays = new ReplayFilter();
-  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
-    findPlaceInTime(sourceSettings(settings), since, notBefore);
+  const encoder = (): IndexEncoder => mapped.rooms.transform.index;
+  const atRest = (change: () => Promise<void>): Promise<void> => capture.atRest(change);
+  const index = new IndexUpkeep({ spool, encoder, atRest, clock, log });
+  wants.wanted = (after, others) => index.wanted(after, others);
   const newCapture = (): Capture =>
-    new Capture({ ...captureEnds(mapped, replays), spool, observer, clock, onDurable });
+    new Capture({ ...captureEnds(mapped, replays), index, spool, observer, clock, onDurable });
   const capture: CaptureRounds = new CaptureRounds({
     newCapture,
     sourceStatus: () => mapped.rooms.source.status(),
@@ -151,11 +158,10 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     log,
   });
   const client = new DaprClient(daprSettings(settings), clock);
-  const heartbeat = { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, completeness) };
-  const roads = { reader: spool, publisher: client, encoder: controlOf(mapped), observer, clock };
-  const forwarder = new Forwarder(roads, forwarderOptions(settings, heartbeat));
-  const healing = makeHealing({ parts, spool, observer, metrics, startedAtMs }, mapped, {
+  const forwarder = makeForwarder(opened, { mapped, client, completeness });
+  const healing = makeHealing(opened, mapped, {
     atRest: (change) => capture.atRest(change, true),
+    beforeRewind: (to) => index.movesTo(to),
     rewound: () => completeness.restarted(),
     resync: resyncOf(settings, (queue) => resyncTopic({ spool, mapped, capture, log }, queue)),
   });
@@ -165,6 +171,7 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     spool,
     runway,
     healing,
+    index,
     mapped,
     capture,
     forwarder,
@@ -174,16 +181,13 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     instance,
     adoption,
     beginAnew: beginAt,
-    replay: async (request) => {
-      completeness.restarted();
-      return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter: replays }, request);
-    },
+    replay: replayWith(opened, { mapped, completeness, filter: replays }),
     readAgain: (ids) => readQuarantinedAgain({ settings, spool, mapped, capture }, ids),
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
-      ...mappedFacts(mapped),
+      ...mappedFacts(mapped, index),
       complete: () => completeness.upTo(spool.queues()),
       runway: () => runway.facts(),
       spool,
@@ -196,6 +200,34 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   return agent;
 }
 
+interface Rooms {
+  readonly mapped: MappingInUse;
+  readonly completeness: Completeness;
+}
+
+function replayWith(
+  { parts, spool }: Opened,
+  { mapped, completeness, filter }: Rooms & { readonly filter: ReplayFilter },
+): Agent["replay"] {
+  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
+    findPlaceInTime(sourceSettings(parts.settings), since, notBefore);
+  return async (request) => {
+    completeness.restarted();
+    return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter }, request);
+  };
+}
+
+function makeForwarder(
+  { parts, spool, observer }: Opened,
+  rooms: Rooms & { readonly client: DaprClient },
+): Forwarder {
+  const { settings, clock } = parts;
+  const heartbeat = { intervalMs: HEARTBEAT_MS, facts: () => heartbeatFacts(spool, rooms.completeness) };
+  const encoder = controlOf(rooms.mapped);
+  const roads = { reader: spool, publisher: rooms.client, encoder, observer, clock };
+  return new Forwarder(roads, forwarderOptions(settings, heartbeat));
+}
+
 /** None where no rows are read. */
 function resyncOf(
   { snapshotMode }: Settings,
@@ -204,14 +236,21 @@ function resyncOf(
   return snapshotMode === "never" ? null : resync;
 }
 
-function mappedFacts(mapped: MappingInUse): Pick<FactSources, "mapping" | "snapshot"> {
-  return { mapping: () => mapped.facts(), snapshot: () => mapped.rooms.source.snapshotStatus() };
+function mappedFacts(
+  mapped: MappingInUse,
+  index: IndexUpkeep,
+): Pick<FactSources, "mapping" | "snapshot" | "index"> {
+  return {
+    mapping: () => mapped.facts(),
+    snapshot: () => mapped.rooms.source.snapshotStatus(),
+    index: () => index.facts(),
+  };
 }
 
 function makeHealing(
   { parts, spool, observer }: Opened,
   mapped: MappingInUse,
-  loop: Pick<HealingParts, "atRest" | "rewound" | "resync">,
+  loop: Pick<HealingParts, "atRest" | "beforeRewind" | "rewound" | "resync">,
 ): Healing {
   return new Healing({
     ...loop,
@@ -225,9 +264,13 @@ function makeHealing(
   });
 }
 
-function openMapping({ parts, spool, observer }: Opened, instance: string): Promise<MappingInUse> {
+function openMapping(
+  { parts, spool, observer }: Opened,
+  instance: string,
+  index: IndexWants,
+): Promise<MappingInUse> {
   const { settings, log, clock } = parts;
-  const wantedAtStart = snapshotsAtStart(settings);
+  const wantedAtStart = snapshotsAtStart(settings, index);
   const roomsOf = (mapping: Mapping, schemaVersions: Readonly<Record<string, number>>): MappedRooms => {
     const transform = makeTransform(settings, mapping, { instance, schemaVersions });
     const { tables } = transform;

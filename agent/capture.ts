@@ -7,7 +7,14 @@
  * encoded, so that the processor does not wait for the disk, and never more than one.
  */
 import type { Checkpoint, OutboundEvent, SourceItem } from "./change.ts";
-import type { CaptureObserver, ChangeSource, EventEncoder, SpoolWriter } from "./ports.ts";
+import type {
+  CaptureObserver,
+  ChangeSource,
+  EventEncoder,
+  IndexChange,
+  IndexFollower,
+  SpoolWriter,
+} from "./ports.ts";
 import { assert } from "./kernel/assert.ts";
 import { asError } from "./kernel/errors.ts";
 import type { Clock, Service } from "./kernel/service.ts";
@@ -16,6 +23,8 @@ import { PayloadArena } from "./payload-arena.ts";
 export interface CaptureParts {
   readonly source: ChangeSource;
   readonly encoder: EventEncoder;
+  /** Without it no index is kept. */
+  readonly index?: IndexFollower;
   readonly spool: SpoolWriter;
   readonly observer: CaptureObserver;
   readonly clock: Clock;
@@ -23,9 +32,10 @@ export interface CaptureParts {
   readonly onDurable?: (checkpoint: Checkpoint) => void;
 }
 
-/** What one pull of the source became: the events and the checkpoint that covers them. */
+/** What one pull of the source became: events, changes of the index, and the checkpoint that covers them. */
 interface EncodedBatch {
   readonly events: OutboundEvent[];
+  readonly index: readonly IndexChange[];
   readonly checkpoint: Checkpoint;
   readonly rows: number;
   readonly suppressed: number;
@@ -107,6 +117,7 @@ export class Capture implements Service {
     let underWay: Promise<Error | null> = Promise.resolve(null);
     let broken: Error | null = null;
     try {
+      await this.#parts.index?.begin();
       for await (const items of source.batches(start, this.#stopping.signal)) {
         this.#lastProgressMs = this.#parts.clock.monotonicMs();
         const batch = this.#encode(items);
@@ -135,11 +146,13 @@ export class Capture implements Service {
     const capturedAtMs = this.#parts.clock.wallMs();
     const payloads = this.#arenas.next();
     let events: OutboundEvent[] = [];
+    const index: IndexChange[] = [];
     let checkpoint: Checkpoint | null = null;
     let rows = 0;
     for (const item of items) {
       checkpoint = item.checkpoint;
       if (item.commitTimeMs !== null) this.#parts.observer.commitSeen(item.commitTimeMs);
+      this.#parts.index?.take(item, index);
       if (item.kind === "progress") continue;
       // A transaction that was half done can come again from its start, from another server.
       if (item.kind === "transaction" && item.firstOrdinal === 0) this.#eventsBefore = 0;
@@ -156,7 +169,7 @@ export class Capture implements Service {
       } else if (item.kind === "chunk") rows += item.rows.length;
     }
     const suppressed = this.#parts.encoder.takeSuppressed();
-    return checkpoint === null ? null : { events, checkpoint, rows, suppressed };
+    return checkpoint === null ? null : { events, index, checkpoint, rows, suppressed };
   }
 
   /** The source knows rows, only this loop knows how many events they made. */
@@ -173,7 +186,7 @@ export class Capture implements Service {
   async #append(batch: EncodedBatch): Promise<Error | null> {
     try {
       await this.#parts.spool.append(
-        { events: batch.events, checkpoint: batch.checkpoint },
+        { events: batch.events, index: batch.index, checkpoint: batch.checkpoint },
         this.#stopping.signal,
       );
       this.#parts.observer.batchCaptured({

@@ -42,6 +42,8 @@ export interface FollowedTable {
   readonly columns: readonly string[];
   /** Indices into `columns` of the entity's key. A change of one of them makes `old` complete. */
   readonly keyColumns: readonly number[];
+  /** Indices of the columns that the index keeps beside the key; absent: nothing is kept of it. */
+  readonly indexColumns?: readonly number[];
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -159,7 +161,10 @@ export type SnapshotScope =
   | { readonly kind: "keys"; readonly keys: readonly string[] };
 
 /** Why rows are read. */
-export type SnapshotReason = "initial" | "always" | "resync" | "position-lost";
+export type SnapshotReason = "initial" | "always" | "resync" | "position-lost" | "index";
+
+/** What is made of the rows: events, digests for consumers to compare, or entries of the index. */
+export type SnapshotPurpose = "rows" | "digests" | "index";
 
 /** One entity to read, whole or in part. */
 export interface SnapshotJob {
@@ -169,6 +174,8 @@ export interface SnapshotJob {
   readonly table: string;
   readonly reason: SnapshotReason;
   readonly scope: SnapshotScope;
+  /** Absent in what an earlier build wrote: rows. */
+  readonly purpose?: SnapshotPurpose;
   /** Where its events go instead of the entity's topic. */
   readonly topic: string | null;
   readonly begun: SnapshotBeginning | null;
@@ -200,17 +207,22 @@ export interface SnapshotProgress {
   readonly jobs: readonly SnapshotJob[];
   /** By table: a fingerprint of what its columns were when it was last read. */
   readonly shapes?: Readonly<Record<string, string>>;
+  /** False while no job for rows was ever given. */
+  readonly hasRows?: false;
 }
 
 /** A job to add; its generation is given by `withJobs`. */
-export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "topic">;
+export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "purpose" | "topic">;
+
+type ProgressBefore = Omit<SnapshotProgress, "hasRows"> & { readonly hasRows?: boolean };
 
 /** The progress with jobs behind those that are there. */
 export function withJobs(
   progress: SnapshotProgress | undefined,
   wanted: readonly WantedJob[],
 ): SnapshotProgress {
-  const before = progress ?? { generation: 0, paused: false, jobs: [] };
+  const { hasRows = true, ...before }: ProgressBefore =
+    progress ?? { generation: 0, paused: false, jobs: [], hasRows: false };
   const made = wanted.map((job, index): SnapshotJob => ({
     ...job,
     generation: before.generation + index + 1,
@@ -218,7 +230,13 @@ export function withJobs(
     after: null,
     rows: 0,
   }));
-  return { ...before, generation: before.generation + made.length, jobs: [...before.jobs, ...made] };
+  const rowsCome = hasRows || wanted.some(({ purpose = "rows" }) => purpose === "rows");
+  return {
+    ...before,
+    generation: before.generation + made.length,
+    jobs: [...before.jobs, ...made],
+    ...(rowsCome ? {} : { hasRows: false }),
+  };
 }
 
 // ---------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import type {
   AgentFacts,
   CompleteFacts,
   HaltFacts,
+  IndexFacts,
   MappingFacts,
   QueueHead,
   RunwayFacts,
@@ -28,6 +29,7 @@ export interface FactSources {
   readonly mapping: () => MappingFacts;
   readonly runway: () => RunwayFacts;
   readonly snapshot: () => SnapshotStatus | null;
+  readonly index: () => IndexFacts;
   readonly complete: () => CompleteFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
@@ -69,7 +71,8 @@ export class FactGatherer {
       },
       runway: this.#sources.runway(),
       snapshot: this.#sources.snapshot(),
-      snapshotsMade: checkpoint?.snapshot?.generation ?? 0,
+      snapshotsMade: snapshotsMade(checkpoint),
+      index: this.#sources.index(),
       complete: this.#sources.complete(),
       heads,
       held: observer.heldTopics,
@@ -104,6 +107,12 @@ export class FactGatherer {
     this.#heads.set(name, { seq, head });
     return head;
   }
+}
+
+/** None where keys alone were ever read. */
+function snapshotsMade(checkpoint: Checkpoint | null): number {
+  const snapshot = checkpoint?.snapshot;
+  return snapshot === undefined || snapshot.hasRows === false ? 0 : snapshot.generation;
 }
 
 function positionOf({ file, position, gtidSet, epoch }: Checkpoint): NonNullable<AgentFacts["position"]> {

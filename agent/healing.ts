@@ -17,6 +17,8 @@ export interface HealingParts {
   readonly atRest: (change: () => Promise<void>) => Promise<void>;
   readonly gapEvent: (facts: GapFacts) => OutboundEvent;
   readonly epoch: () => number;
+  /** Before the checkpoint is set to that one; nothing is captured. */
+  readonly beforeRewind: (to: Checkpoint) => Promise<void>;
   /** Capture goes back: promises of completeness that were noted are void. */
   readonly rewound: () => void;
   readonly healed: (how: "rewound" | "gap") => void;
@@ -67,7 +69,7 @@ export class Healing {
   /** False: the server cannot be asked now. */
   async #heal(damage: QueueDamage, isFirst: boolean): Promise<boolean> {
     const { queue, seq, rewindTo } = damage;
-    const { damages, log, atRest, rewound, healed } = this.#parts;
+    const { damages, log, atRest, beforeRewind, rewound, healed } = this.#parts;
     let canRewind = false;
     try {
       canRewind = rewindTo !== null && (await this.#parts.canResume(rewindTo));
@@ -79,6 +81,7 @@ export class Healing {
     }
     if (rewindTo !== null && canRewind) {
       await atRest(async () => {
+        await beforeRewind(rewindTo);
         await damages.rewind(damage);
         rewound();
       });

@@ -12,7 +12,7 @@ import {
   withJobs,
 } from "./change.ts";
 import { AgentError } from "./kernel/errors.ts";
-import type { SpoolWriter } from "./ports.ts";
+import type { IndexChange, SpoolWriter } from "./ports.ts";
 import type { NewPlace } from "./source/new-place.ts";
 import type { HistoryGapFacts } from "./transform/control.ts";
 import type { Transform } from "./transform/transform.ts";
@@ -32,6 +32,8 @@ export interface BeginningParts {
   readonly placeAt: (from: string) => Promise<NewPlace>;
   /** What is read again, because what changed in the gap is not known. */
   readonly wanted: readonly WantedJob[];
+  /** What the index says of itself from now on: what changed in the gap is not in it. */
+  readonly voidIndex: () => Promise<readonly IndexChange[]>;
   readonly nowMs: number;
 }
 
@@ -39,8 +41,8 @@ export interface BeginningParts {
 const ROOM_MS = 10_000;
 
 /**
- * Moves the position to `from` ("current", FILE:POSITION or a GTID). Position, epoch and gap event
- * are written in one synced batch (invariant 1). Nothing may be captured meanwhile. Throws
+ * Moves the position to `from` ("current", FILE:POSITION or a GTID). Position, epoch, gap event and
+ * what the index says of itself are written in one synced batch (invariant 1). Nothing may be captured meanwhile. Throws
  * COMMAND_REFUSED where there is no position yet or the spool has no room, and what the look-up throws.
  */
 export async function beginAnew(parts: BeginningParts, from: string): Promise<Beginning> {
@@ -68,9 +70,10 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
     resync: parts.wanted.length > 0,
     nowMs,
   });
+  const index = await parts.voidIndex();
   const noRoom = AbortSignal.timeout(ROOM_MS);
   try {
-    await spool.append({ events: [gap], checkpoint }, noRoom);
+    await spool.append({ events: [gap], checkpoint, index }, noRoom);
   } catch (error) {
     if (!noRoom.aborted) throw error;
     throw new AgentError("COMMAND_REFUSED", "the spool has no room for the event that tells of the gap", {
@@ -87,10 +90,10 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
 function begunAnew({ snapshot }: Checkpoint, wanted: readonly WantedJob[]): SnapshotProgress | undefined {
   if (snapshot === undefined && wanted.length === 0) return undefined;
   const kept = (snapshot?.jobs ?? []).filter(({ topic }) => wanted.length === 0 || topic !== null);
-  const empty = { generation: 0, paused: false, ...snapshot, jobs: [] };
+  const empty = snapshot === undefined ? undefined : { ...snapshot, jobs: [] };
   return withJobs(empty, [...kept.map(wantedAgain), ...wanted]);
 }
 
-function wantedAgain({ table, reason, scope, topic }: SnapshotJob): WantedJob {
-  return { table, reason, scope, topic };
+function wantedAgain({ table, reason, scope, purpose, topic }: SnapshotJob): WantedJob {
+  return { table, reason, scope, topic, ...(purpose === undefined ? {} : { purpose }) };
 }

@@ -11,6 +11,7 @@ import type {
   Seq,
   SourceItem,
   SnapshotChunk,
+  SnapshotPurpose,
   SpooledEvent,
   TableEvent,
   TransactionPart,
@@ -35,6 +36,7 @@ export interface ChangeSource {
 export interface SnapshotStatus {
   readonly table: string;
   readonly reason: string;
+  readonly purpose: SnapshotPurpose;
   readonly generation: number;
   readonly rows: number;
   /** The server's estimate at the beginning; null before it. */
@@ -77,6 +79,43 @@ export interface EventEncoder {
   encode(item: TransactionPart | TableEvent | SnapshotChunk, context: EncodeContext): OutboundEvent[];
   /** Changes since the last call that touched no mapped field and so gave no event. */
   takeSuppressed(): number;
+}
+
+/** What the index keeps of rows: of which parent each child is. */
+export interface IndexEncoder {
+  /** All that are declared, whether their tables are followed or not. */
+  readonly relations: readonly IndexRelation[];
+  /**
+   * Adds the entries that the rows of the item change, in their order. `numberOf` gives what stands
+   * in the entries of a relation that are written now. Pure.
+   */
+  addEntries(
+    item: TransactionPart | SnapshotChunk,
+    numberOf: (relation: number) => number,
+    into: IndexChange[],
+  ): void;
+}
+
+export interface IndexRelation {
+  readonly id: number;
+  /** Table and column, for logs and status. */
+  readonly name: string;
+  /** Of the children, without prefix. */
+  readonly table: string;
+  /** Its index in the list of followed tables; -1 where it is not followed. */
+  readonly followed: number;
+  /** Of what its entries depend on; null while its table is not followed. */
+  readonly fingerprint: string | null;
+  /** What the keys of all its entries begin with. */
+  readonly prefixes: readonly Buffer[];
+}
+
+/** Keeps the index beside the loop (index-upkeep.ts). */
+export interface IndexFollower {
+  /** Before the first pull of a loop. */
+  begin(): Promise<void>;
+  /** Adds what the item changes, to be written in the batch that covers the item. */
+  take(item: SourceItem, into: IndexChange[]): void;
 }
 
 /** Where encoded payloads are put. */

@@ -3,6 +3,7 @@ import type { CaptureRounds } from "./capture-rounds.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { type AgentError, asError } from "./kernel/errors.ts";
 import type { Clock, Log } from "./kernel/service.ts";
+import { type IndexRecords, voidedStates } from "./index-upkeep.ts";
 import type { MappingInUse } from "./mapping-in-use.ts";
 import { type Beginning, beginAnew } from "./new-beginning.ts";
 import type { SpoolWriter } from "./ports.ts";
@@ -16,7 +17,7 @@ interface AnewParts {
 }
 
 interface AnewRooms {
-  readonly spool: Pick<SpoolWriter, "checkpoint" | "append">;
+  readonly spool: Pick<SpoolWriter, "checkpoint" | "append"> & { readonly index: IndexRecords };
   readonly mapped: MappingInUse;
 }
 
@@ -29,7 +30,8 @@ export function beginAnewWith(
   const { transform, source } = mapped.rooms;
   const wanted = settings.snapshotMode === "never" ? [] : wholeTables(mapped.mapping, "position-lost");
   const placeAt = (place: string) => source.placeAt(place);
-  return beginAnew({ spool, transform, placeAt, wanted, nowMs: clock.wallMs() }, from);
+  const voidIndex = () => voidedStates(spool.index, transform.index.relations);
+  return beginAnew({ spool, transform, placeAt, wanted, voidIndex, nowMs: clock.wallMs() }, from);
 }
 
 /** ON_POSITION_LOST=resnapshot. Where it may be the wrong server that answers, an operator decides. */

@@ -24,22 +24,43 @@ export function wholeTables(mapping: Mapping, reason: SnapshotReason): WantedJob
   return mapping.entities.map(({ table }) => ({ table, reason, scope: { kind: "all" }, topic: null }));
 }
 
+/** What has to be read for the index, beside the jobs that are asked for anyway. */
+export interface IndexWants {
+  wanted: (after: Checkpoint | null, others: readonly WantedJob[]) => readonly WantedJob[];
+}
+
 /**
- * What SNAPSHOT_MODE asks for where the stream begins. A loop that begins again before its wish was
- * on disk asks for the same; `always` asks once in the life of the process.
+ * What SNAPSHOT_MODE asks for where the stream begins, and the index in each of its modes. A loop that
+ * begins again before its wish was on disk asks for the same; `always` asks once in the life of the
+ * process.
  */
 export function snapshotsAtStart(
   settings: Pick<Settings, "snapshotMode" | "startPosition">,
+  index: IndexWants,
 ): (mapping: Mapping, after: Checkpoint | null) => readonly WantedJob[] {
+  const rows = rowsAtStart(settings);
+  return (mapping, after) => {
+    const wanted = rows(mapping, after);
+    return [...wanted, ...index.wanted(after, wanted)];
+  };
+}
+
+function rowsAtStart({
+  snapshotMode,
+  startPosition,
+}: Pick<Settings, "snapshotMode" | "startPosition">): (
+  mapping: Mapping,
+  after: Checkpoint | null,
+) => readonly WantedJob[] {
   let atStart: number | null = null;
   return (mapping, after) => {
-    const { snapshotMode, startPosition } = settings;
     if (snapshotMode === "never") return [];
     const generation = after?.snapshot?.generation ?? 0;
     atStart ??= generation;
     if (snapshotMode === "always") return generation > atStart ? [] : wholeTables(mapping, "always");
     // Who names a place to begin at has what was before it.
-    return after?.snapshot === undefined && startPosition === null ? wholeTables(mapping, "initial") : [];
+    const isFirst = after?.snapshot === undefined || after.snapshot.hasRows === false;
+    return isFirst && startPosition === null ? wholeTables(mapping, "initial") : [];
   };
 }
 

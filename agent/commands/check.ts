@@ -1,17 +1,29 @@
 /** `magento-edge-agent check`: everything that must hold before `run`; every fault at once. */
+import type { FollowedTable } from "../change.ts";
 import { daprSettings, makeTransform, sourceSettings } from "../assemble.ts";
-import { databaseAddress, describeAddress, diskLimits, stateDirectory, volumeOf } from "../config/derived.ts";
+import {
+  controlSockets,
+  databaseAddress,
+  describeAddress,
+  diskLimits,
+  stateDirectory,
+  volumeOf,
+} from "../config/derived.ts";
 import { takeSupervisor } from "../config/load.ts";
 import type { Settings } from "../config/settings-table.ts";
 import { formatBytes } from "../config/value-kinds.ts";
 import { DaprClient } from "../forward/dapr-client.ts";
 import { AgentError, asError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
+import { readForeignKeys } from "../source/foreign-keys.ts";
 import { inspectServer } from "../source/preflight.ts";
+import { differingKeys } from "../transform/relations.ts";
 import { MappingError } from "../transform/mapping-faults.ts";
 import type { Mapping } from "../transform/mapping.ts";
 import { type Command, type Output, sharedOptions } from "./command.ts";
 import { loadFrom, loadMapping, type SettingsSource } from "./load-settings.ts";
+import { askStatus } from "./status.ts";
+import { indexText } from "./status-report.ts";
 
 export type CheckArea = "settings" | "mapping" | "state" | "database" | "dapr";
 
@@ -63,7 +75,7 @@ async function check(loaded: SettingsSource, offline: boolean): Promise<Finding[
   }
   const { mapping, faults } = checkMapping(settings);
   findings.push(...faults);
-  const online = offline ? [] : [checkDatabase(settings, mapping), checkDapr(settings)];
+  const online = offline ? [] : [checkDatabase(settings, mapping), checkDapr(settings), checkIndex(settings)];
   for (const found of await Promise.all([checkState(settings), ...online])) findings.push(...found);
   return findings;
 }
@@ -133,6 +145,7 @@ async function checkDatabase(settings: Settings, mapping: Mapping | null): Promi
       mend,
     }));
     if (facts !== null) {
+      findings.push(...(await checkForeignKeys(settings, tables)));
       const tls = facts.encrypted ? "TLS" : "no TLS";
       findings.unshift(
         info("database", address, null, `${facts.version}, server id ${facts.serverId}, ${tls}`),
@@ -141,6 +154,32 @@ async function checkDatabase(settings: Settings, mapping: Mapping | null): Promi
     return findings;
   } catch (error) {
     return [faultOf("database", "MAGENTO_DB", address, error)];
+  }
+}
+
+async function checkForeignKeys(
+  settings: Settings,
+  tables: readonly FollowedTable[],
+): Promise<readonly Finding[]> {
+  const followed = tables.map(({ table }) => table);
+  const differing = differingKeys(await readForeignKeys(sourceSettings(settings)), followed);
+  return differing.map((rule) => ({
+    area: "database",
+    severity: "advice",
+    name: "foreign key",
+    value: null,
+    rule,
+    mend: "Nothing to do where the shop is meant to have it so; rows that it does not delete stay",
+  }));
+}
+
+/** Of the agent that runs, where one does. */
+async function checkIndex(settings: Settings): Promise<Finding[]> {
+  try {
+    const report = await askStatus(controlSockets(settings, takeSupervisor()).readOnly);
+    return [info("state", "index of children", null, indexText(report.index))];
+  } catch {
+    return [];
   }
 }
 

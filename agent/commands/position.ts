@@ -8,6 +8,7 @@ import { systemClock } from "../kernel/service.ts";
 import { type MachineFacts, readMachine } from "../machine.ts";
 import { type Beginning, beginAnew } from "../new-beginning.ts";
 import { findNewPlace } from "../source/new-place.ts";
+import { voidedStates } from "../index-upkeep.ts";
 import { wholeTables } from "../snapshots.ts";
 import type { Spool } from "../spool/spool.ts";
 import { guardIdentity, readSchemas } from "../state-guard.ts";
@@ -72,7 +73,8 @@ async function restartStopped(spool: Spool, parts: StoppedParts, from: string): 
   const schemaVersions = Object.fromEntries(schemas.map(([entity, { version }]) => [entity, version]));
   const transform = makeTransform(settings, mapping, { instance, schemaVersions });
   const wanted = settings.snapshotMode === "never" ? [] : wholeTables(mapping, "position-lost");
-  return beginAnew({ spool, transform, placeAt, wanted, nowMs: systemClock.wallMs() }, from);
+  const voidIndex = () => voidedStates(spool.index, transform.index.relations);
+  return beginAnew({ spool, transform, placeAt, wanted, voidIndex, nowMs: systemClock.wallMs() }, from);
 }
 
 function told({ epoch, from, to }: Beginning, output: Output): number {

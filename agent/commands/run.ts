@@ -19,6 +19,8 @@ import type { Mapping } from "../transform/mapping.ts";
 import { readMachine } from "../machine.ts";
 import { Logger, stderrIsJournal } from "../observe/log.ts";
 import { SystemdNotify } from "../observe/systemd-notify.ts";
+import { readForeignKeys } from "../source/foreign-keys.ts";
+import { differingKeys } from "../transform/relations.ts";
 import { buildInfo } from "./build-info.ts";
 import { type Arguments, type Command, type Output, sharedOptions, usageError } from "./command.ts";
 import { Listeners } from "./listeners.ts";
@@ -179,6 +181,7 @@ async function start(agent: Agent, parts: AgentParts, listeners: Listeners): Pro
       reason: error.message,
     });
   }
+  await tellForeignKeys(agent, parts);
   await listeners.open();
   log.notice("started", {
     version: buildInfo.version,
@@ -194,6 +197,18 @@ async function start(agent: Agent, parts: AgentParts, listeners: Listeners): Pro
     waiting: agent.spool.stats().events,
     instance: agent.instance,
   });
+}
+
+/** Once: what reaches into other tables at a delete may be other than Magento's in this shop. */
+async function tellForeignKeys(agent: Agent, { settings, log }: AgentParts): Promise<void> {
+  const followed = agent.mapped.rooms.transform.tables.map(({ table }) => table);
+  try {
+    const differing = differingKeys(await readForeignKeys(sourceSettings(settings)), followed);
+    if (differing.length > 0)
+      log.notice("foreign keys of the shop differ from Magento's", { keys: differing.join("; ") });
+  } catch (error) {
+    log.info("the shop's foreign keys cannot be looked at", { reason: asError(error).message });
+  }
 }
 
 interface Following {
@@ -236,7 +251,7 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
 function loopsOf({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
   const announced = agent.mapped.announce(signals.stop);
   const captured = announced.then(() => agent.capture.run(signals.stop));
-  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop)];
+  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop), agent.index.run(signals.stop)];
 }
 
 /** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */

@@ -6,6 +6,7 @@ import type {
   CompleteFacts,
   HaltFacts,
   HeldTopic,
+  IndexFacts,
   MappingFacts,
   PositionFacts,
   SpoolFacts,
@@ -45,6 +46,7 @@ export interface StatusReport {
   readonly snapshot: SnapshotStatus | null;
   /** Snapshots and resyncs that this state has begun, done or not. */
   readonly snapshotsMade: number;
+  readonly index: IndexFacts;
   /** Every commit up to there was accepted by the broker. */
   readonly complete: CompleteFacts;
   readonly held: readonly HeldTopic[];
@@ -84,6 +86,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     },
     snapshot: facts.snapshot,
     snapshotsMade: facts.snapshotsMade,
+    index: facts.index,
     complete: facts.complete,
     held: facts.held,
     intakeClosed: facts.intakeClosed,
@@ -147,6 +150,7 @@ export function statusScreen(report: StatusReport): string {
   }
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
   if (report.snapshot !== null) lines.push(`  reads      ${snapshotText(report.snapshot)}`);
+  lines.push(`  index      ${indexText(report.index)}`);
   if (report.halted !== null) lines.push(`  to do      ${report.halted.hint}`);
   if (report.intakeClosed !== null) lines.push(`  intake     closed: ${report.intakeClosed.message}`);
   lines.push("  checks");
@@ -156,12 +160,18 @@ export function statusScreen(report: StatusReport): string {
   return `${lines.join("\n")}\n`;
 }
 
+/** Whether every child of a followed table is known by its parent. */
+export function indexText(index: IndexFacts): string {
+  const lacking = index.filter(({ completeSince }) => completeSince === null).map(({ relation }) => relation);
+  return lacking.length === 0 ? "complete" : `not complete yet: ${lacking.join(", ")}`;
+}
+
 /** How far the reading of rows is, and what is left by the server's estimate. */
 export function snapshotText(snapshot: SnapshotStatus): string {
-  const { table, reason, rows, rowsEstimated, rowsPerSecond, waiting, paused, waitsFor } = snapshot;
+  const { table, reason, purpose, rows, rowsEstimated, rowsPerSecond, waiting, paused, waitsFor } = snapshot;
   const left = secondsLeft(snapshot);
   const parts = [
-    `${table} (${reason}): ${rows} rows${rowsEstimated === null ? "" : ` of about ${rowsEstimated}`}`,
+    `${table} (${reason}): ${rows} ${purpose === "index" ? "keys" : "rows"}${rowsEstimated === null ? "" : ` of about ${rowsEstimated}`}`,
     `${Math.round(rowsPerSecond)} rows/s${left === null ? "" : `, about ${ageText(left * 1000)} left`}`,
   ];
   if (waiting > 0) parts.push(`${waiting} more ${waiting === 1 ? "waits" : "wait"}`);

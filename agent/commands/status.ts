@@ -50,7 +50,8 @@ async function showCutover(path: string, args: Arguments, output: Output): Promi
   return ready ? 0 : 2;
 }
 
-async function askStatus(path: string): Promise<StatusReport> {
+/** What the agent that listens there answers. Throws AGENT_NOT_RUNNING. */
+export async function askStatus(path: string): Promise<StatusReport> {
   const answer = await askAgent(path, { command: "status" });
   if (isStatusReport(answer)) return answer;
   throw new AgentError("AGENT_NOT_RUNNING", "the agent's answer is not understood", {

@@ -81,6 +81,9 @@ export interface CompleteFacts {
   readonly gtidSet: string | null;
 }
 
+/** What the index keeps: since which scan each relation is complete; null: some of it may be missing. */
+export type IndexFacts = ReadonlyArray<{ readonly relation: string; readonly completeSince: number | null }>;
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -101,6 +104,7 @@ export interface AgentFacts {
   readonly snapshot: SnapshotStatus | null;
   /** How many this state has begun. */
   readonly snapshotsMade: number;
+  readonly index: IndexFacts;
   readonly complete: CompleteFacts;
   readonly heads: readonly QueueHead[];
   readonly held: readonly HeldTopic[];

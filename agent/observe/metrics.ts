@@ -137,6 +137,11 @@ export const metricTable = {
     labels: ["table", "reason"],
   },
   edge_agent_snapshot_paused: { kind: "gauge", help: "1 while the reading of rows is paused.", labels: [] },
+  edge_agent_index_incomplete: {
+    kind: "gauge",
+    help: "Relations of the index that may lack children until they are scanned.",
+    labels: [],
+  },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
   edge_agent_quarantine_events: { kind: "gauge", help: "Events in quarantine.", labels: [] },
@@ -245,7 +250,9 @@ export class Metrics {
     }
   }
 
-  #applySnapshot({ snapshot }: AgentFacts): void {
+  #applySnapshot({ snapshot, index }: AgentFacts): void {
+    const incomplete = index.filter(({ completeSince }) => completeSince === null).length;
+    this.gauge("edge_agent_index_incomplete").set(incomplete);
     const rows = this.gauge("edge_agent_snapshot_rows");
     const estimated = this.gauge("edge_agent_snapshot_rows_estimated");
     const left = this.gauge("edge_agent_snapshot_seconds_left");

@@ -104,6 +104,15 @@ export class GroupCommit {
     return waiter.promise;
   }
 
+  /** Resolves when all that was added so far is written, synced or not. */
+  written(): Promise<void> {
+    if (this.#error !== null) return Promise.reject(this.#error);
+    const waiter = Promise.withResolvers<void>();
+    this.open().waiters.push(waiter);
+    this.request();
+    return waiter.promise;
+  }
+
   /** Resolves when nothing is being written and nothing was asked for. */
   async settled(): Promise<void> {
     while (this.#error === null && (this.#writing || this.#requested)) {

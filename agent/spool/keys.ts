@@ -132,12 +132,12 @@ export const quarantineRoom: KeyBounds = roomBounds(QUARANTINE_ROOM);
 /** All keys of the index room that start with the prefix. */
 export function indexPrefix(prefix: Buffer): KeyBounds {
   const gte = indexKey(prefix);
-  // No index key is longer than this, so nothing with the prefix sorts after it.
-  return { gte, lte: Buffer.concat([gte, Buffer.alloc(MAX_INDEX_KEY_BYTES, 0xff)]) };
+  // No index key has so many of the greatest byte in a row, so nothing with the prefix sorts after it.
+  return { gte, lte: Buffer.concat([gte, Buffer.alloc(64, 0xff)]) };
 }
 
-/** Longest key of the index room. */
-export const MAX_INDEX_KEY_BYTES = 1024;
+/** Longest key of the index room: more than two keys of InnoDB can have (3,072 bytes, then UTF-8). */
+export const MAX_INDEX_KEY_BYTES = 16 * 1024;
 
 function roomBounds(room: number): KeyBounds {
   return { gte: Buffer.from([room]), lte: Buffer.from([room + 1]) };

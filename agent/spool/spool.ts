@@ -139,7 +139,7 @@ export class Spool implements SpoolWriter, QueueReader {
       evidence: this.#evidence,
       gate: this.#gate,
     };
-    this.index = new IndexRoom(this.#database, this.#encoder);
+    this.index = new IndexRoom(this.#database, this.#encoder, this.#commit);
     this.meta = new MetaRoom(this.#database, this.#commit, this.#encoder);
     this.quarantined = new Quarantine({
       ...parts,

@@ -5,6 +5,7 @@
 import { createHmac } from "node:crypto";
 import type { FollowedTable, Value } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
+import { indexPlaces, withIndexColumns } from "./child-index.ts";
 import { EntityIdentity, UuidNamespace } from "./identity.ts";
 import type { KeyColumns, LookupUuid, MagentoId } from "./identity.ts";
 import { cascadingTables, companionPrefix, topicOf } from "./mapping.ts";
@@ -95,7 +96,8 @@ function compileEntity(
   options: PlanOptions,
   identityOf: (entity: string) => EntityIdentity,
 ): EntityPlan {
-  const columns = [...new Set([...entity.keys, ...entity.fields.map((field) => field.column)])];
+  const mapped = [...entity.keys, ...entity.fields.map((field) => field.column)];
+  const columns = withIndexColumns(entity.table, mapped);
   const topic = topicOf(entity.topic, options.shop);
   const version = options.schemaVersions[entity.entity] ?? 1;
   const keyIndices = entity.keys.map((column) => columns.indexOf(column));
@@ -156,8 +158,10 @@ function compileField(
 }
 
 /** What the source has to follow for this plan. */
-export function followedTable(plan: EntityPlan): FollowedTable {
-  return { table: plan.table, columns: plan.columns, keyColumns: plan.key.indices };
+export function followedTable({ table, columns, key }: EntityPlan): FollowedTable {
+  const indexColumns = indexPlaces(table, columns);
+  const kept = indexColumns.length === 0 ? {} : { indexColumns };
+  return { table, columns, keyColumns: key.indices, ...kept };
 }
 
 /** Values as they leave the host: treated, and escaped for the wire. */

@@ -6,7 +6,8 @@ import { createHmac, hash } from "node:crypto";
 import type { FollowedTable, OutboundEvent, SnapshotChunk, TableEvent, TransactionPart } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { assert } from "../kernel/assert.ts";
-import type { EncodeContext, EventEncoder } from "../ports.ts";
+import type { EncodeContext, EventEncoder, IndexEncoder } from "../ports.ts";
+import { ChildIndex } from "./child-index.ts";
 import { ControlEvents } from "./control.ts";
 import type { GapFacts, SchemaChangeFacts } from "./control.ts";
 import { chunkFrame, EventComposer, partFrame } from "./encode.ts";
@@ -41,6 +42,8 @@ export interface TransformOptions {
 }
 
 export interface Transform extends EventEncoder {
+  /** What the index keeps of the mapping's tables. */
+  readonly index: IndexEncoder;
   readonly control: ControlEvents;
   /** The barrier that tells consumers of a changed mapping. */
   schemaChanged(facts: SchemaChangeFacts): OutboundEvent;
@@ -64,6 +67,7 @@ export function createTransform(options: TransformOptions): Transform {
 
 class RowTransform implements Transform {
   readonly tables: readonly FollowedTable[];
+  readonly index: IndexEncoder;
   readonly control: ControlEvents;
   readonly topics: Transform["topics"];
   readonly #plans: readonly EntityPlan[];
@@ -79,6 +83,7 @@ class RowTransform implements Transform {
     this.#options = options;
     this.#snapshots = new SnapshotEvents(options, control);
     this.tables = plans.map(followedTable);
+    this.index = new ChildIndex(plans);
     this.#composer = new EventComposer(new FieldText(options.fieldHashKey), options.maxEventBytes);
     this.control = new ControlEvents(options, { control, deadLetters }, options.maxEventBytes);
     this.topics = {
@@ -110,6 +115,8 @@ class RowTransform implements Transform {
   }
 
   #encodeChunk(chunk: SnapshotChunk, context: EncodeContext): OutboundEvent[] {
+    // What is read for the index alone concerns no consumer.
+    if (chunk.job.purpose === "index") return [];
     const plan = this.#planAt(chunk.table);
     const { topic } = chunk.job;
     const elsewhere =

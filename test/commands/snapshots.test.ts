@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { type Checkpoint, type SnapshotProgress, withJobs } from "../../agent/change.ts";
 import type { AppendBatch } from "../../agent/ports.ts";
-import { addResync, pauseReading, snapshotsAtStart } from "../../agent/snapshots.ts";
+import { addResync, type IndexWants, pauseReading, snapshotsAtStart } from "../../agent/snapshots.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { checkpoint } from "../spool/fixtures.ts";
 
@@ -22,37 +22,53 @@ function stateOf(start: Checkpoint) {
   };
 }
 
+const nothing: IndexWants = { wanted: () => [] };
+
 describe("what SNAPSHOT_MODE asks for", () => {
   it("initial asks until its wish is on disk, and never again", () => {
-    const wanted = snapshotsAtStart({ snapshotMode: "initial", startPosition: null });
+    const wanted = snapshotsAtStart({ snapshotMode: "initial", startPosition: null }, nothing);
     assert.equal(wanted(defaultMapping, null).length, all);
     assert.equal(wanted(defaultMapping, null).length, all, "the first loop ended before it was on disk");
     const begun = withJobs(undefined, wanted(defaultMapping, null));
     assert.equal(wanted(defaultMapping, at(begun)).length, 0);
     assert.equal(wanted(defaultMapping, at({ ...begun, jobs: [] })).length, 0);
-    const later = snapshotsAtStart({ snapshotMode: "initial", startPosition: null });
+    const later = snapshotsAtStart({ snapshotMode: "initial", startPosition: null }, nothing);
     assert.equal(later(defaultMapping, at({ ...begun, jobs: [] })).length, 0, "after a restart");
   });
 
   it("initial asks for nothing where START_POSITION names the beginning, never asks for nothing", () => {
     const place = { kind: "file", file: "b.000001", position: 4 } as const;
     assert.deepEqual(
-      snapshotsAtStart({ snapshotMode: "initial", startPosition: place })(defaultMapping, null),
+      snapshotsAtStart({ snapshotMode: "initial", startPosition: place }, nothing)(defaultMapping, null),
       [],
     );
     assert.deepEqual(
-      snapshotsAtStart({ snapshotMode: "never", startPosition: null })(defaultMapping, null),
+      snapshotsAtStart({ snapshotMode: "never", startPosition: null }, nothing)(defaultMapping, null),
       [],
     );
   });
 
+  it("initial still asks where only keys were ever read: the mode was never before", () => {
+    const job = { table: "sales_order", reason: "index", scope: { kind: "all" }, topic: null } as const;
+    const index: IndexWants = {
+      wanted: (_, others) => (others.length > 0 ? [] : [{ ...job, purpose: "index" }]),
+    };
+    const never = snapshotsAtStart({ snapshotMode: "never", startPosition: null }, index);
+    const scanned = withJobs(undefined, never(defaultMapping, null));
+    assert.equal(scanned.jobs.length, 1);
+    const initial = snapshotsAtStart({ snapshotMode: "initial", startPosition: null }, index);
+    const read = withJobs(scanned, initial(defaultMapping, at(scanned)));
+    assert.equal(read.jobs.length, 1 + all);
+    assert.equal(initial(defaultMapping, at({ ...read, jobs: [] })).length, 1, "asked for once");
+  });
+
   it("always asks once in the life of a process", () => {
     const before: SnapshotProgress = { generation: 4, paused: false, jobs: [] };
-    const wanted = snapshotsAtStart({ snapshotMode: "always", startPosition: null });
+    const wanted = snapshotsAtStart({ snapshotMode: "always", startPosition: null }, nothing);
     assert.equal(wanted(defaultMapping, at(before)).length, all);
     const begun = withJobs(before, wanted(defaultMapping, at(before)));
     assert.equal(wanted(defaultMapping, at(begun)).length, 0);
-    const restarted = snapshotsAtStart({ snapshotMode: "always", startPosition: null });
+    const restarted = snapshotsAtStart({ snapshotMode: "always", startPosition: null }, nothing);
     assert.equal(restarted(defaultMapping, at({ ...begun, jobs: [] })).length, all);
   });
 });

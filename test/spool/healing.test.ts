@@ -35,6 +35,7 @@ for (const hasBinlog of [true, false]) {
           id: `id-gap ${first} ${last} ${resync ? "is read again" : ""}`,
         }),
       epoch: () => 1,
+      beforeRewind: () => Promise.resolve(),
       rewound: () => healed.push("completeness is void"),
       healed: (how) => healed.push(how),
       clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 5), signal) },

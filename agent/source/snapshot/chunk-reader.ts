@@ -96,7 +96,7 @@ export class ChunkReader implements AsyncDisposable {
 
   /** Null where the shop has no such table. Throws what `readTable` throws. */
   async open(job: SnapshotJob, followed: FollowedTable): Promise<OpenTable | null> {
-    const reading = await readTable(this.#control, this.#settings, followed, job.scope);
+    const reading = await readTable(this.#control, this.#settings, readOf(job, followed), job.scope);
     if (reading === null) return null;
     const parents = await readParents(this.#control, this.#settings, followed.table);
     const [row] = await this.#control.query(
@@ -173,6 +173,13 @@ export class ChunkReader implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#control[Symbol.asyncDispose]();
   }
+}
+
+/** For the index alone no other column is read: a missing one is as one that the table does not have. */
+function readOf({ purpose }: SnapshotJob, followed: FollowedTable): FollowedTable {
+  if (purpose !== "index") return followed;
+  const wanted = new Set([...followed.keyColumns, ...(followed.indexColumns ?? [])]);
+  return { ...followed, columns: followed.columns.map((column, index) => (wanted.has(index) ? column : "")) };
 }
 
 function isFarBehind(place: Position, end: Position): boolean {

@@ -29,16 +29,17 @@ export class ReadingLog {
   /** `status` is that of the reading now, null when nothing is left. */
   given({ job, isFirst, done, jobsLeft }: GivenChunk, status: SnapshotStatus | null): void {
     const about = { table: job.table, reason: job.reason, generation: job.generation };
+    const what = job.purpose === "index" ? "keys" : "rows";
     this.#waitsFor = null;
     if (isFirst) {
       this.#saidAtMs = this.#clock.monotonicMs();
-      this.#log.notice("rows are being read", { ...about, estimated: job.begun.rowsEstimated });
+      this.#log.notice(`${what} are being read`, { ...about, estimated: job.begun.rowsEstimated });
     }
     if (done === null) {
       this.#sayHowFar(about, status);
       return;
     }
-    this.#log.notice("all rows were read", { ...about, rows: done.rows });
+    this.#log.notice(`all ${what} were read`, { ...about, rows: done.rows });
     if (jobsLeft === 0) this.#log.notice("the snapshot is complete");
   }
 

@@ -117,6 +117,7 @@ export class SnapshotWeave {
     return {
       table: job.table,
       reason: job.reason,
+      purpose: job.purpose ?? "rows",
       generation: job.generation,
       rows: job.rows,
       rowsEstimated: job.begun?.rowsEstimated ?? null,
@@ -214,7 +215,7 @@ export class SnapshotWeave {
     };
     const begunJob: BegunJob = { ...job, begun };
     const done = { ...begunJob, after: read.after ?? job.after, rows: job.rows + rows.length };
-    const isReshaped = this.#noteShape(job.table, chunk.shape);
+    const isReshaped = job.purpose !== "index" && this.#noteShape(job.table, chunk.shape);
     this.#progress = replaced(this.#progress, read.isLast ? null : done);
     this.#rate.add(read.rows.length);
     this.#pace.read(
