@@ -7,13 +7,14 @@
  */
 import { Adoption, adoptState, guardMachine } from "./adoption.ts";
 import { CaptureRounds } from "./capture-rounds.ts";
-import { Capture, type CaptureParts } from "./capture.ts";
+import { Capture } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
 import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
+import { ReportClient } from "./forward/report-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
 import type { ForwarderOptions } from "./forward/forwarder-options.ts";
 import { Healing, type HealingParts } from "./healing.ts";
@@ -44,6 +45,8 @@ import { mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { createTransform, type Transform } from "./transform/transform.ts";
+import { openVerifications } from "./open-verifications.ts";
+import type { Verifications } from "./verifications.ts";
 
 /** Largest payload of one event: Dapr's 4 MiB for a whole body, less what stands around an event. */
 export const EVENT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024;
@@ -79,6 +82,7 @@ export interface Agent {
   readonly beginAnew: (from: string) => Promise<Beginning>;
   /** Reads again what the binlog still has; capture must be at rest between two transactions. */
   readonly replay: (request: ReplayRequest) => Promise<ReplayBegun>;
+  readonly verifications: Verifications;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -104,6 +108,7 @@ export async function assembleAgent(parts: AgentParts): Promise<Agent> {
     clock,
   });
   try {
+    if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
     const agent = await makeRooms({ parts, spool, observer, metrics, startedAtMs });
     late.facts = agent.facts;
     return agent;
@@ -133,10 +138,12 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   };
   const beginAt = (from: string): Promise<Beginning> => beginAnewWith(parts, { spool, mapped }, from);
   const replays = new ReplayFilter();
-  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
-    findPlaceInTime(sourceSettings(settings), since, notBefore);
-  const newCapture = (): Capture =>
-    new Capture({ ...captureEnds(mapped, replays), spool, observer, clock, onDurable });
+  const watched = { spool, mapped, observer, instance, clock, log, reports: reportsOf(settings, clock) };
+  const verifications = await openVerifications(watched, (change) => capture.atRest(change, true));
+  const newCapture = (): Capture => {
+    const encoder = verifications.over(replays.over(mapped.rooms.transform));
+    return new Capture({ source: mapped.rooms.source, encoder, spool, observer, clock, onDurable });
+  };
   const capture: CaptureRounds = new CaptureRounds({
     newCapture,
     sourceStatus: () => mapped.rooms.source.status(),
@@ -155,7 +162,6 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     rewound: () => completeness.restarted(),
     resync: resyncOf(settings, (queue) => resyncTopic({ spool, mapped, capture, log }, queue)),
   });
-  if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
   const runway = watchRunway(settings, { spool, clock, log });
   const agent: Agent = {
     spool,
@@ -170,17 +176,17 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
     instance,
     adoption,
     beginAnew: beginAt,
-    replay: async (request) => {
+    verifications,
+    replay: (request) => {
       completeness.restarted();
-      return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter: replays }, request);
+      return beginReplay(replayParts(settings, { spool, mapped, replays }), request);
     },
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
-      ...mappedFacts(mapped),
+      ...roomFacts({ mapped, verifications, runway }),
       complete: () => completeness.upTo(spool.queues()),
-      runway: () => runway.facts(),
       spool,
       observer,
       nowMs: () => clock.wallMs(),
@@ -191,6 +197,21 @@ async function makeRooms({ parts, spool, observer, metrics, startedAtMs }: Opene
   return agent;
 }
 
+function replayParts(
+  settings: Settings,
+  { spool, mapped, replays }: Pick<Agent, "spool" | "mapped"> & { readonly replays: ReplayFilter },
+): ReplayParts {
+  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
+    findPlaceInTime(sourceSettings(settings), since, notBefore);
+  return { spool, mapping: mapped.mapping, placeSince, filter: replays };
+}
+
+/** Null where nobody said where consumers report. */
+function reportsOf(settings: Settings, clock: Clock): ReportClient | null {
+  const url = settings.verifyReportsUrl;
+  return url === null ? null : new ReportClient(url, daprSettings(settings), clock);
+}
+
 /** None where no rows are read. */
 function resyncOf(
   { snapshotMode }: Settings,
@@ -199,8 +220,20 @@ function resyncOf(
   return snapshotMode === "never" ? null : resync;
 }
 
-function mappedFacts(mapped: MappingInUse): Pick<FactSources, "mapping" | "snapshot"> {
-  return { mapping: () => mapped.facts(), snapshot: () => mapped.rooms.source.snapshotStatus() };
+function roomFacts({
+  mapped,
+  verifications,
+  runway,
+}: Pick<Agent, "mapped" | "verifications" | "runway">): Pick<
+  FactSources,
+  "mapping" | "snapshot" | "verifications" | "runway"
+> {
+  return {
+    runway: () => runway.facts(),
+    mapping: () => mapped.facts(),
+    snapshot: () => mapped.rooms.source.snapshotStatus(),
+    verifications: () => verifications.facts(),
+  };
 }
 
 function makeHealing(
@@ -270,10 +303,6 @@ function controlOf(mapped: MappingInUse): ControlEncoder {
     about: (event) => mapped.rooms.transform.control.about(event),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };
-}
-
-function captureEnds(mapped: MappingInUse, replays: ReplayFilter): Pick<CaptureParts, "source" | "encoder"> {
-  return { source: mapped.rooms.source, encoder: replays.over(mapped.rooms.transform) };
 }
 
 /** Of what the state holds at the start. */

@@ -136,6 +136,8 @@ export interface SnapshotChunk {
   /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
   readonly rows: readonly (readonly (Value | undefined)[])[];
   readonly position: Position;
+  /** Set where the rows are all that there are in a range of keys at `position` (digests). */
+  readonly keyRange?: KeyRange;
   readonly serverId: number;
   readonly readAtMs: number;
   /** Rows that were read say nothing about when they were committed. */
@@ -157,7 +159,18 @@ export type SnapshotScope =
   | { readonly kind: "keys"; readonly keys: readonly string[] };
 
 /** Why rows are read. */
-export type SnapshotReason = "initial" | "always" | "resync" | "position-lost";
+export type SnapshotReason = "initial" | "always" | "resync" | "position-lost" | "verify";
+
+/** What is made of the rows: events, digests for consumers to compare, or entries of the index. */
+export type SnapshotPurpose = "rows" | "digests" | "index";
+
+/** Keys of a single integer column, of which a chunk holds every row: behind `after`, up to `through`. */
+export interface KeyRange {
+  /** Not part of it; null: from the first key on. */
+  readonly after: string | null;
+  /** Part of it; null: to the last key. */
+  readonly through: string | null;
+}
 
 /** One entity to read, whole or in part. */
 export interface SnapshotJob {
@@ -167,6 +180,8 @@ export interface SnapshotJob {
   readonly table: string;
   readonly reason: SnapshotReason;
   readonly scope: SnapshotScope;
+  /** Absent in what an earlier build wrote: rows. */
+  readonly purpose?: SnapshotPurpose;
   /** Where its events go instead of the entity's topic. */
   readonly topic: string | null;
   readonly begun: SnapshotBeginning | null;
@@ -199,7 +214,7 @@ export interface SnapshotProgress {
 }
 
 /** A job to add; its generation is given by `withJobs`. */
-export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "topic">;
+export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "purpose" | "topic">;
 
 /** The progress with jobs behind those that are there. */
 export function withJobs(

@@ -10,6 +10,7 @@ import type {
   MappingFacts,
   QueueHead,
   RunwayFacts,
+  VerificationFacts,
 } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SnapshotStatus, SpoolStats } from "./ports.ts";
@@ -28,6 +29,7 @@ export interface FactSources {
   readonly mapping: () => MappingFacts;
   readonly runway: () => RunwayFacts;
   readonly snapshot: () => SnapshotStatus | null;
+  readonly verifications: () => readonly VerificationFacts[];
   readonly complete: () => CompleteFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
@@ -70,6 +72,7 @@ export class FactGatherer {
       runway: this.#sources.runway(),
       snapshot: this.#sources.snapshot(),
       snapshotsMade: checkpoint?.snapshot?.generation ?? 0,
+      verifications: this.#sources.verifications(),
       complete: this.#sources.complete(),
       heads,
       held: observer.heldTopics,

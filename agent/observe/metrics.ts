@@ -131,6 +131,21 @@ export const metricTable = {
     labels: ["table", "reason"],
   },
   edge_agent_snapshot_paused: { kind: "gauge", help: "1 while the reading of rows is paused.", labels: [] },
+  edge_agent_verify_open: {
+    kind: "gauge",
+    help: "Comparisons with the consumers (verify) that are not done.",
+    labels: [],
+  },
+  edge_agent_verify_rows_compared_total: {
+    kind: "counter",
+    help: "Rows that consumers compared with the source.",
+    labels: ["table"],
+  },
+  edge_agent_verify_drifts_total: {
+    kind: "counter",
+    help: "Rows that had drifted apart, by kind: missing, changed, extra.",
+    labels: ["table", "kind"],
+  },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
   edge_agent_quarantine_events: { kind: "gauge", help: "Events in quarantine.", labels: [] },
@@ -225,6 +240,8 @@ export class Metrics {
     this.gauge("edge_agent_binlog_runway_hours").set(binlogRunwayHours(facts) ?? Number.NaN);
     this.gauge("edge_agent_spool_runway_hours").set(facts.runway.spoolHours ?? Number.NaN);
     this.#applySnapshot(facts);
+    const open = facts.verifications.filter(({ state }) => state !== "done");
+    this.gauge("edge_agent_verify_open").set(open.length);
     const held = this.gauge("edge_agent_topic_held");
     held.reset();
     for (const { topic, code } of facts.held) held.set({ topic, code }, 1);

@@ -8,6 +8,7 @@ import { AgentError } from "../kernel/errors.ts";
 import { assert } from "../kernel/assert.ts";
 import type { EncodeContext, EventEncoder } from "../ports.ts";
 import { ControlEvents } from "./control.ts";
+import { DigestEvents } from "./digest-events.ts";
 import type { GapFacts, SchemaChangeFacts } from "./control.ts";
 import { chunkFrame, EventComposer, partFrame } from "./encode.ts";
 import type { PlannedEvent } from "./encode.ts";
@@ -70,6 +71,7 @@ class RowTransform implements Transform {
   readonly #composer: EventComposer;
   readonly #options: TransformOptions;
   readonly #snapshots: SnapshotEvents;
+  readonly #digests: DigestEvents;
   #suppressed = 0;
 
   constructor(options: TransformOptions, plans: readonly EntityPlan[]) {
@@ -80,6 +82,7 @@ class RowTransform implements Transform {
     this.#snapshots = new SnapshotEvents(options, control);
     this.tables = plans.map(followedTable);
     this.#composer = new EventComposer(new FieldText(options.fieldHashKey), options.maxEventBytes);
+    this.#digests = new DigestEvents(this.#snapshots, this.#composer);
     this.control = new ControlEvents(options, { control, deadLetters }, options.maxEventBytes);
     this.topics = {
       entities: Object.fromEntries(plans.map((plan) => [plan.entity, plan.topic])),
@@ -111,7 +114,8 @@ class RowTransform implements Transform {
 
   #encodeChunk(chunk: SnapshotChunk, context: EncodeContext): OutboundEvent[] {
     const plan = this.#planAt(chunk.table);
-    const { topic } = chunk.job;
+    const { topic, purpose } = chunk.job;
+    if (purpose === "digests") return this.#digests.encode(chunk, plan, context);
     const elsewhere =
       topic === null ? null : { topic, pieces: eventPieces(plan.entity, topic, "r", this.#options) };
     const frame = chunkFrame(chunk, context, { instance: this.#options.instance, elsewhere });

@@ -24,6 +24,7 @@ import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
 import { comparePositions } from "../stream-position.ts";
 import { ChunkReader, type OpenTable, type ReadChunk } from "./chunk-reader.ts";
+import { rangeRule } from "./key-range.ts";
 import { CHUNK_ROWS_MAX, Pace } from "./pace.ts";
 import { SnapshotRate } from "./snapshot-rate.ts";
 import { type Flaw, Window } from "./window.ts";
@@ -199,7 +200,10 @@ export class SnapshotWeave {
   #given(chunk: UnderWay, read: ReadChunk, checkpoint: Checkpoint): SnapshotChunk {
     const { clock, tables } = this.#parts;
     const { job, place, window } = chunk;
-    const rows = window.broughtForward(read.rows, read.high);
+    const table = tables.findIndex((one) => one.table === job.table);
+    const followed = tables[table];
+    const rule = followed === undefined ? null : rangeRule(job, followed, this.#table, read);
+    const rows = window.broughtForward(read.rows, read.high, rule);
     const begun = job.begun ?? {
       epoch: place.epoch,
       position: { file: place.file, position: place.position },
@@ -218,7 +222,8 @@ export class SnapshotWeave {
     this.#tell(begunJob, job.begun === null, read.isLast ? done : null);
     return {
       kind: "chunk",
-      table: tables.findIndex(({ table }) => table === job.table),
+      table,
+      ...(rule === null ? {} : { keyRange: rule.range }),
       job: begunJob,
       isFirst: job.begun === null,
       isLast: read.isLast,
