@@ -8,6 +8,8 @@ import { describeComparison } from "../oracle/compare.ts";
 import { writeRandomly } from "../oracle/dml.ts";
 import { entityNamed } from "../oracle/entities.ts";
 import { Random, runSeed } from "../oracle/random.ts";
+import type { ShopIdentity } from "../oracle/source-rows.ts";
+import { uuidV5 } from "../oracle/uuid.ts";
 import { removeDirectory, throwAwayDirectory } from "../servers/directories.ts";
 import { freePorts } from "../servers/ports.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
@@ -43,7 +45,7 @@ class Scene {
     const stack = await Stack.start({ settings: { VERIFY_REPORTS_URL: reportsUrl, DAPR_API_TOKEN: token } });
     try {
       const reports = [`--reports-listen=127.0.0.1:${port}`, `--reports-token-file=${tokenFile}`];
-      const consumer = await ConsumerProcess.start(stack.broker.redis, ["--verify-grace=1", ...reports]);
+      const consumer = await ConsumerProcess.start(stack.broker.redis, ["--verify-grace=0.4", ...reports]);
       return new Scene({ stack, consumer, reportsUrl, directory });
     } catch (thrown) {
       await stack.stop();
@@ -98,14 +100,22 @@ async function withScene(act: (scene: Scene) => Promise<void>): Promise<void> {
   }
 }
 
-const tampering = (entity: string, [changed, deleted, extra]: readonly (string | number)[]): string => {
-  const key = (value: unknown): string => (typeof value === "number" ? String(value) : `'${String(value)}'`);
+/** One row changed, one deleted, and one put there that the source never had. */
+function tampering(
+  { shop, namespace }: ShopIdentity,
+  entity: string,
+  [changed, deleted, extra]: readonly [number | string, number | string, number | string],
+): string {
+  const key = (value: number | string): string => (typeof value === "number" ? String(value) : `'${value}'`);
+  const id = uuidV5(namespace, `${shop}/${entity}:${extra}`);
   return `
-    UPDATE entities SET fields = json_set(fields, '$.store_id', 77, '$.qty', 'x') WHERE entity = '${entity}' AND magento_id = ${key(changed)};
+    UPDATE entities SET fields = json_set(fields, '$.store_id', 77, '$.qty', 'x')
+      WHERE entity = '${entity}' AND magento_id = ${key(changed)};
     DELETE FROM entities WHERE entity = '${entity}' AND magento_id = ${key(deleted)};
     INSERT INTO entities (entity, id, magento_id, sequence, deleted, fields)
-      SELECT entity, 'forged-' || entity, ${key(extra)}, sequence, 0, fields FROM entities WHERE entity = '${entity}' AND magento_id = ${key(changed)};`;
-};
+      SELECT entity, '${id}', ${key(extra)}, sequence, 0, fields FROM entities
+      WHERE entity = '${entity}' AND magento_id = ${key(changed)};`;
+}
 
 describe("verify", () => {
   test("finds what was changed behind the consumer's back under live writes, heals it, and is then clean", () =>
@@ -135,8 +145,9 @@ describe("verify", () => {
         signal: ending.signal,
       });
       load.catch(() => undefined);
-      scene.tamper(tampering("customer", [900_010, 900_020, 999_999]));
-      scene.tamper(tampering("stock", ["900010:7", "900020:7", "999999:7"]));
+      // The load's writes reach some rows behind its own, and not so far.
+      scene.tamper(tampering(stack.identity, "customer", [900_110, 900_120, 999_999]));
+      scene.tamper(tampering(stack.identity, "stock", ["900110:7", "900120:7", "999999:7"]));
       for (const entity of ["customer", "stock"]) {
         const { code, output } = await stack.agent.command("verify", entity, "--wait=2m");
         assert.match(output, /had drifted, and is healed; .*1 missing; 1 changed; 1 extra/);
@@ -144,7 +155,7 @@ describe("verify", () => {
       }
       assert.match(stack.agent.log(), /a verification found drift; the rows are read again.*entity=customer/);
       // Under the same writes, and with what was healed.
-      for (const entity of ["customer", "stock", "order", "order-item", "source-item", "coupon"]) {
+      for (const entity of ["customer", "stock", "order-item"]) {
         const { code, output } = await stack.agent.command("verify", entity, "--wait=2m");
         assert.match(output, /: no drift; \d+ rows compared/, output);
         assert.equal(code, 0, output);
