@@ -320,8 +320,19 @@ export class Verifications {
       this.#parts.log.notice("the drift of a verification is healed", { entity, generation });
       return this.#end(record, "healed", null);
     }
-    const reason = bad?.reason ?? "what was read again was not compared";
-    return this.#end(record, bad?.outcome ?? "unread", reason);
+    if (bad?.outcome === "drift") return this.#end(record, "drift", bad.reason);
+    const hint = `magento-edge-agent resync ${entity} --all heals it`;
+    this.#parts.log.error("drift was not shown to be healed", {
+      entity,
+      generation,
+      reason: bad?.reason,
+      hint,
+    });
+    return this.#end(
+      record,
+      "drift",
+      `it was not shown to be healed: ${bad?.reason ?? "nothing was compared"}; ${hint}`,
+    );
   }
 
   async #end(record: VerificationRecord, outcome: VerifyOutcome, reason: string | null): Promise<void> {

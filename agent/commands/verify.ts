@@ -48,6 +48,10 @@ export const verifyCommand: Command = {
     if (running !== null) {
       told(running, running.asks, output);
       if (waitMs === null) return 0;
+      if (!running.asks) {
+        output.err("the verdict is not waited for: only consumers will know it\n");
+        return 1;
+      }
       return verdictOf(running, { path: sockets.readOnly, waitMs, output });
     }
     if (waitMs !== null) {
