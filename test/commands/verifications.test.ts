@@ -304,9 +304,9 @@ describe("a verification", () => {
       await agent.verifications.start({ entity: "order", scope: all });
       agent.read();
       for (const answer of wrong) {
-        const before = asked.length;
+        const soFar = asked.length;
         answers.set(1, answer);
-        await agent.until("it was asked", () => asked.length > before + 1);
+        await agent.until("it was asked", () => asked.length > soFar + 1);
         assert.equal(agent.fact(1).state, "asking");
       }
       agent.clock.nowMs += 25 * 3_600_000;
