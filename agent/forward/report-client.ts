@@ -6,37 +6,39 @@ import { asError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
 import type { ReportAnswer, VerificationReports } from "../ports.ts";
 import type { DaprSettings } from "./dapr-client.ts";
-import { defaultTimeLimits, Transport } from "./transport.ts";
+import { defaultTimeLimits, type TimeLimits, Transport } from "./transport.ts";
 
 const REPORT_BYTES_MAX = 4 * 1024 * 1024;
 
 export class ReportClient implements VerificationReports {
   readonly #url: URL;
   readonly #token: DaprSettings["token"];
+  readonly #limits: TimeLimits;
   readonly #transport: Transport;
 
   /** @param url without query and trailing slash */
   constructor(
     url: string,
-    dapr: Pick<DaprSettings, "token" | "tls" | "httpsProxy" | "noProxy">,
+    dapr: Pick<DaprSettings, "token" | "tls" | "httpsProxy" | "noProxy" | "limits">,
     clock: Clock,
   ) {
     this.#url = new URL(url);
     this.#token = dapr.token;
+    this.#limits = dapr.limits ?? defaultTimeLimits;
     this.#transport = new Transport(
       {
         endpoint: this.#url,
         tls: dapr.tls ?? { ca: null, cert: null, key: null },
         httpsProxy: dapr.httpsProxy ?? null,
         noProxy: dapr.noProxy ?? null,
-        limits: defaultTimeLimits,
+        limits: this.#limits,
       },
       () => clock.monotonicMs(),
     );
   }
 
   async read(instance: string, generation: number): Promise<ReportAnswer> {
-    const { connectMs, headersMs, bodyMs } = defaultTimeLimits;
+    const { connectMs, headersMs, bodyMs } = this.#limits;
     const token = this.#token();
     try {
       const { statusCode, body } = await this.#transport.current().request({
