@@ -7,7 +7,7 @@
  */
 import { Adoption, adoptState, guardMachine } from "./adoption.ts";
 import { CaptureRounds } from "./capture-rounds.ts";
-import { Capture, type CaptureParts } from "./capture.ts";
+import { Capture } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
 import type { ReadAgain } from "./commands/quarantine-desk.ts";
@@ -15,6 +15,7 @@ import { databaseAddress, databaseServerId, type DiskLimits } from "./config/der
 import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
+import { ReportClient } from "./forward/report-client.ts";
 import { Forwarder } from "./forward/forwarder.ts";
 import type { ForwarderOptions } from "./forward/forwarder-options.ts";
 import { Healing, type HealingParts } from "./healing.ts";
@@ -47,6 +48,8 @@ import { type IndexWants, mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { createTransform, type Transform } from "./transform/transform.ts";
+import { openVerifications } from "./open-verifications.ts";
+import type { Verifications } from "./verifications.ts";
 
 /** Largest payload of one event: Dapr's 4 MiB for a whole body, less what stands around an event. */
 export const EVENT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024;
@@ -85,6 +88,7 @@ export interface Agent {
   readonly replay: (request: ReplayRequest) => Promise<ReplayBegun>;
   /** Reads entities of quarantined events again (quarantine-resync.ts). */
   readonly readAgain: ReadAgain;
+  readonly verifications: Verifications;
   /** Set once it is ready; from then on the process stays up. */
   ready: boolean;
 }
@@ -110,6 +114,7 @@ export async function assembleAgent(parts: AgentParts): Promise<Agent> {
     clock,
   });
   try {
+    if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
     const agent = await makeRooms({ parts, spool, observer, metrics, startedAtMs });
     late.facts = agent.facts;
     return agent;
@@ -146,8 +151,12 @@ async function makeRooms(opened: Opened): Promise<Agent> {
   const atRest = (change: () => Promise<void>): Promise<void> => capture.atRest(change);
   const index = new IndexUpkeep({ spool, encoder, atRest, clock, log });
   wants.wanted = (after, others) => index.wanted(after, others);
-  const newCapture = (): Capture =>
-    new Capture({ ...captureEnds(mapped, replays), index, spool, observer, clock, onDurable });
+  const watched = { spool, mapped, observer, instance, clock, log, reports: reportsOf(settings, clock) };
+  const verifications = await openVerifications(watched, (change) => capture.atRest(change, true));
+  const newCapture = (): Capture => {
+    const over = verifications.over(replays.over(mapped.rooms.transform));
+    return new Capture({ source: mapped.rooms.source, encoder: over, index, spool, observer, clock, onDurable });
+  };
   const capture: CaptureRounds = new CaptureRounds({
     newCapture,
     sourceStatus: () => mapped.rooms.source.status(),
@@ -165,7 +174,6 @@ async function makeRooms(opened: Opened): Promise<Agent> {
     rewound: () => completeness.restarted(),
     resync: resyncOf(settings, (queue) => resyncTopic({ spool, mapped, capture, log }, queue)),
   });
-  if (spool.healedAtOpen !== null) observer.damageHealed(spool.healedAtOpen);
   const runway = watchRunway(settings, { spool, clock, log });
   const agent: Agent = {
     spool,
@@ -181,15 +189,15 @@ async function makeRooms(opened: Opened): Promise<Agent> {
     instance,
     adoption,
     beginAnew: beginAt,
+    verifications,
     replay: replayWith(opened, { mapped, completeness, filter: replays }),
     readAgain: (ids) => readQuarantinedAgain({ settings, spool, mapped, capture }, ids),
     ready: false,
     facts: new FactGatherer({
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
-      ...mappedFacts(mapped, index),
+      ...roomFacts({ mapped, verifications, runway, index }),
       complete: () => completeness.upTo(spool.queues()),
-      runway: () => runway.facts(),
       spool,
       observer,
       nowMs: () => clock.wallMs(),
@@ -228,6 +236,12 @@ function makeForwarder(
   return new Forwarder(roads, forwarderOptions(settings, heartbeat));
 }
 
+/** Null where nobody said where consumers report. */
+function reportsOf(settings: Settings, clock: Clock): ReportClient | null {
+  const url = settings.verifyReportsUrl;
+  return url === null ? null : new ReportClient(url, daprSettings(settings), clock);
+}
+
 /** None where no rows are read. */
 function resyncOf(
   { snapshotMode }: Settings,
@@ -236,14 +250,21 @@ function resyncOf(
   return snapshotMode === "never" ? null : resync;
 }
 
-function mappedFacts(
-  mapped: MappingInUse,
-  index: IndexUpkeep,
-): Pick<FactSources, "mapping" | "snapshot" | "index"> {
+function roomFacts({
+  mapped,
+  verifications,
+  runway,
+  index,
+}: Pick<Agent, "mapped" | "verifications" | "runway" | "index">): Pick<
+  FactSources,
+  "mapping" | "snapshot" | "index" | "verifications" | "runway"
+> {
   return {
+    runway: () => runway.facts(),
     mapping: () => mapped.facts(),
     snapshot: () => mapped.rooms.source.snapshotStatus(),
     index: () => index.facts(),
+    verifications: () => verifications.facts(),
   };
 }
 
@@ -318,10 +339,6 @@ function controlOf(mapped: MappingInUse): ControlEncoder {
     about: (event) => mapped.rooms.transform.control.about(event),
     heartbeat: (facts) => mapped.rooms.transform.control.heartbeat(facts),
   };
-}
-
-function captureEnds(mapped: MappingInUse, replays: ReplayFilter): Pick<CaptureParts, "source" | "encoder"> {
-  return { source: mapped.rooms.source, encoder: replays.over(mapped.rooms.transform) };
 }
 
 /** Of what the state holds at the start. */

@@ -140,6 +140,8 @@ export interface SnapshotChunk {
   /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
   readonly rows: readonly (readonly (Value | undefined)[])[];
   readonly position: Position;
+  /** Set where the rows are all that there are in a range of keys at `position` (digests). */
+  readonly keyRange?: KeyRange;
   readonly serverId: number;
   readonly readAtMs: number;
   /** Rows that were read say nothing about when they were committed. */
@@ -161,10 +163,18 @@ export type SnapshotScope =
   | { readonly kind: "keys"; readonly keys: readonly string[] };
 
 /** Why rows are read. */
-export type SnapshotReason = "initial" | "always" | "resync" | "position-lost" | "index";
+export type SnapshotReason = "initial" | "always" | "resync" | "position-lost" | "verify" | "index";
 
 /** What is made of the rows: events, digests for consumers to compare, or entries of the index. */
 export type SnapshotPurpose = "rows" | "digests" | "index";
+
+/** Keys of a single integer column, of which a chunk holds every row: behind `after`, up to `through`. */
+export interface KeyRange {
+  /** Not part of it; null: from the first key on. */
+  readonly after: string | null;
+  /** Part of it; null: to the last key. */
+  readonly through: string | null;
+}
 
 /** One entity to read, whole or in part. */
 export interface SnapshotJob {

@@ -11,6 +11,7 @@ import type {
   MappingFacts,
   QueueHead,
   RunwayFacts,
+  VerificationFacts,
 } from "./observe/facts.ts";
 import type { Observer } from "./observe/observer.ts";
 import type { ChangeSource, QueueReader, SnapshotStatus, SpoolStats } from "./ports.ts";
@@ -30,6 +31,7 @@ export interface FactSources {
   readonly runway: () => RunwayFacts;
   readonly snapshot: () => SnapshotStatus | null;
   readonly index: () => IndexFacts;
+  readonly verifications: () => readonly VerificationFacts[];
   readonly complete: () => CompleteFacts;
   readonly spool: QueueReader & { checkpoint(): Checkpoint | null; stats(): SpoolStats };
   readonly observer: Observer;
@@ -73,6 +75,7 @@ export class FactGatherer {
       snapshot: this.#sources.snapshot(),
       snapshotsMade: snapshotsMade(checkpoint),
       index: this.#sources.index(),
+      verifications: this.#sources.verifications(),
       complete: this.#sources.complete(),
       heads,
       held: observer.heldTopics,

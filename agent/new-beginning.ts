@@ -89,11 +89,14 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
  */
 function begunAnew({ snapshot }: Checkpoint, wanted: readonly WantedJob[]): SnapshotProgress | undefined {
   if (snapshot === undefined && wanted.length === 0) return undefined;
-  const kept = (snapshot?.jobs ?? []).filter(({ topic }) => wanted.length === 0 || topic !== null);
+  const jobs = snapshot?.jobs ?? [];
+  // Consumers compare once they were told of everything.
+  const digests = jobs.filter(({ purpose }) => purpose === "digests");
+  const kept = jobs.filter((job) => !digests.includes(job) && (wanted.length === 0 || job.topic !== null));
   const empty = snapshot === undefined ? undefined : { ...snapshot, jobs: [] };
-  return withJobs(empty, [...kept.map(wantedAgain), ...wanted]);
+  return withJobs(empty, [...kept.map(wantedAgain), ...wanted, ...digests.map(wantedAgain)]);
 }
 
-function wantedAgain({ table, reason, scope, purpose, topic }: SnapshotJob): WantedJob {
+function wantedAgain({ table, reason, scope, topic, purpose }: SnapshotJob): WantedJob {
   return { table, reason, scope, topic, ...(purpose === undefined ? {} : { purpose }) };
 }

@@ -297,6 +297,23 @@ export interface HeartbeatFacts {
 }
 
 // ---------------------------------------------------------------------------------------------
+// forward -> the watch over verifications (agent/verifications.ts)
+
+/** What a consumer says of a verification, where VERIFY_REPORTS_URL says it can be asked. */
+export interface VerificationReports {
+  /** Never rejects. */
+  read(instance: string, generation: number): Promise<ReportAnswer>;
+  /** Releases the connections. */
+  close(): Promise<void>;
+}
+
+export type ReportAnswer =
+  | { readonly kind: "found"; readonly body: string }
+  /** Nothing of it has come there yet. */
+  | { readonly kind: "absent" }
+  | { readonly kind: "unavailable"; readonly reason: string };
+
+// ---------------------------------------------------------------------------------------------
 // rooms -> observe
 
 /** What the spool holds and how it does, for metrics, /health and status. */

@@ -70,6 +70,13 @@ export function mayReadRows(stats: SpoolStats): string | null {
   return stats.directoryBytes > stats.bytesMax / 2 ? "the spool is half full" : null;
 }
 
+/** What is asked to be read again, for its events or for digests of it. */
+export interface JobRequest {
+  readonly entity: string;
+  readonly scope: SnapshotScope;
+  readonly purpose: "rows" | "digests";
+}
+
 /** What an operator asks to read again. */
 export interface ResyncRequest {
   readonly entity: string;
@@ -90,20 +97,42 @@ type State = Pick<SpoolWriter, "checkpoint" | "append">;
 export async function addResync(
   state: State,
   mapping: Mapping,
-  request: ResyncRequest,
+  { entity, scope, topic }: ResyncRequest,
 ): Promise<ResyncAccepted> {
-  const entity = mapping.entities.find((one) => one.entity === request.entity);
+  const { table } = fitEntity(mapping, entity, scope);
+  const { generation, jobs } = await change(state, (before) =>
+    withJobs(before, [{ table, reason: "resync", scope, topic }]),
+  );
+  return { entity, generation, ahead: jobs.length - 1 };
+}
+
+/** Adds jobs in their order, all of them or none; capture must be at rest. Throws COMMAND_REFUSED. */
+export async function addJobs(
+  state: State,
+  mapping: Mapping,
+  requests: readonly JobRequest[],
+): Promise<readonly ResyncAccepted[]> {
+  const wanted = requests.map(({ entity, scope, purpose }): WantedJob => {
+    const { table } = fitEntity(mapping, entity, scope);
+    const reason = purpose === "digests" ? "verify" : "resync";
+    return { table, reason, scope, topic: null, ...(purpose === "rows" ? {} : { purpose }) };
+  });
+  const { generation, jobs } = await change(state, (before) => withJobs(before, wanted));
+  return requests.map(({ entity }, index) => {
+    const behind = requests.length - 1 - index;
+    return { entity, generation: generation - behind, ahead: jobs.length - 1 - behind };
+  });
+}
+
+function fitEntity(mapping: Mapping, name: string, scope: SnapshotScope): EntityMapping {
+  const entity = mapping.entities.find((one) => one.entity === name);
   if (entity === undefined) {
-    throw new AgentError("COMMAND_REFUSED", `the mapping has no entity "${request.entity}"`, {
+    throw new AgentError("COMMAND_REFUSED", `the mapping has no entity "${name}"`, {
       hint: `It has: ${mapping.entities.map((one) => one.entity).join(", ")}.`,
     });
   }
-  refuseUnfit(entity, request.scope);
-  const { table } = entity;
-  const progress = await change(state, (before) =>
-    withJobs(before, [{ table, reason: "resync", scope: request.scope, topic: request.topic }]),
-  );
-  return { entity: entity.entity, generation: progress.generation, ahead: progress.jobs.length - 1 };
+  refuseUnfit(entity, scope);
+  return entity;
 }
 
 /** Pauses or goes on; capture must be at rest. */

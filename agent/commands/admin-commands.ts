@@ -13,6 +13,7 @@ import type { ReplayRequest } from "../replay.ts";
 import { addResync, pauseReading } from "../snapshots.ts";
 import { type Choice, QuarantineDesk, type ReadAgain } from "./quarantine-desk.ts";
 import { resyncArguments } from "./resync.ts";
+import { verifyArguments } from "./verify.ts";
 
 /** For the service's group: nothing that changes state or shows row data. */
 export function readOnlyCommands(
@@ -37,6 +38,10 @@ export function adminCommands(agent: Agent): ControlCommands {
     resync: (args) => {
       const request = resyncArguments(args);
       return atRest(agent, () => addResync(agent.spool, agent.mapped.mapping, request));
+    },
+    verify: async (args) => {
+      if (agent.adoption !== null) throw agent.adoption.reason;
+      return agent.verifications.start(verifyArguments(args));
     },
     replay: (args) => atRest(agent, () => agent.replay(replayArguments(args)), false),
     "snapshot pause": () => atRest(agent, () => pauseReading(agent.spool, true)),

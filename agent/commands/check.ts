@@ -13,6 +13,7 @@ import { takeSupervisor } from "../config/load.ts";
 import type { Settings } from "../config/settings-table.ts";
 import { formatBytes } from "../config/value-kinds.ts";
 import { DaprClient } from "../forward/dapr-client.ts";
+import { ReportClient } from "../forward/report-client.ts";
 import { AgentError, asError } from "../kernel/errors.ts";
 import { systemClock } from "../kernel/service.ts";
 import { readForeignKeys } from "../source/foreign-keys.ts";
@@ -75,7 +76,9 @@ async function check(loaded: SettingsSource, offline: boolean): Promise<Finding[
   }
   const { mapping, faults } = checkMapping(settings);
   findings.push(...faults);
-  const online = offline ? [] : [checkDatabase(settings, mapping), checkDapr(settings), checkIndex(settings)];
+  const online = offline
+    ? []
+    : [checkDatabase(settings, mapping), checkDapr(settings), checkIndex(settings), checkReports(settings)];
   for (const found of await Promise.all([checkState(settings), ...online])) findings.push(...found);
   return findings;
 }
@@ -221,6 +224,24 @@ async function checkDapr(settings: Settings): Promise<Finding[]> {
     const mend =
       "correct the address, or start the gateway; `run` starts without it and keeps events in the spool";
     return [{ area, severity, name: "DAPR_HTTP_ENDPOINT", value: endpoint, rule, mend }];
+  } finally {
+    await client.close();
+  }
+}
+
+/** The agent works without: only drift that verify finds would not be healed by itself. */
+async function checkReports(settings: Settings): Promise<Finding[]> {
+  const url = settings.verifyReportsUrl;
+  if (url === null) return [];
+  const client = new ReportClient(url, { ...daprSettings(settings), limits: PATIENCE }, systemClock);
+  try {
+    const answer = await client.read("check", 0);
+    const area = "dapr";
+    if (answer.kind !== "unavailable") return [info(area, url, null, "answers; verify asks it for reports")];
+    const rule = `must be an address where a consumer reports (${answer.reason})`;
+    const mend =
+      "correct the address or the token, or start the consumer's listener; cluster/README.md has it";
+    return [{ area, severity: "advice", name: "VERIFY_REPORTS_URL", value: url, rule, mend }];
   } finally {
     await client.close();
   }

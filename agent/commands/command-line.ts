@@ -18,6 +18,7 @@ import { resyncCommand, snapshotPauseCommand, snapshotResumeCommand } from "./re
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
+import { verifyCommand } from "./verify.ts";
 import { versionCommand } from "./version.ts";
 
 export const commands: readonly Command[] = [
@@ -26,6 +27,7 @@ export const commands: readonly Command[] = [
   statusCommand,
   positionRestartCommand,
   resyncCommand,
+  verifyCommand,
   replayCommand,
   snapshotPauseCommand,
   snapshotResumeCommand,

@@ -10,6 +10,8 @@ export interface OptionRow {
   readonly type: "boolean" | "string";
   /** Word for the value in the help; for strings. */
   readonly value?: string;
+  /** What it means without a value; without this a string needs one. */
+  readonly bare?: string;
   readonly text: string;
 }
 
@@ -55,7 +57,8 @@ export function parseArguments(command: Command, argv: readonly string[]): Argum
   const declared = Object.fromEntries(
     Object.entries(options).map(([name, row]) => [
       name,
-      { type: row.type, ...(name === "help" ? { short: "h" } : {}) },
+      // One that needs no value must not take the next word for it.
+      { type: row.bare === undefined ? row.type : "boolean", ...(name === "help" ? { short: "h" } : {}) },
     ]),
   );
   const { tokens } = parseArgs({
@@ -107,6 +110,7 @@ function readOption(
     throw usageError(`the option ${token.rawName} takes no value`, command.name);
   }
   if (token.value !== undefined && token.value !== "") return token.value;
+  if (token.value === undefined && row.bare !== undefined) return row.bare;
   throw usageError(
     `the option ${token.rawName} needs a value: --${token.name}=${row.value ?? "VALUE"}`,
     command.name,
@@ -123,7 +127,8 @@ export function commandHelp(command: Command): string {
   const words = ["magento-edge-agent", command.name, ...command.positionals, "[OPTION ...]"];
   const lines = [`usage: ${words.join(" ")}`, "", command.summary, "", "Options:"];
   for (const [name, row] of Object.entries({ ...command.options, help: helpOption })) {
-    const shown = row.type === "string" ? `--${name}=${row.value ?? "VALUE"}` : `--${name}`;
+    const value = row.bare === undefined ? `=${row.value ?? "VALUE"}` : `[=${row.value ?? "VALUE"}]`;
+    const shown = row.type === "string" ? `--${name}${value}` : `--${name}`;
     lines.push(`  ${shown.padEnd(24)} ${row.text}`);
   }
   if (command.more !== undefined) lines.push("", command.more());

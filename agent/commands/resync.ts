@@ -4,19 +4,31 @@ import { askIfRunning } from "../control/control-client.ts";
 import { type ControlArguments, textArgument } from "../control/protocol.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { addResync, pauseReading, type ResyncAccepted, type ResyncRequest } from "../snapshots.ts";
-import { type Arguments, type Command, type Output, sharedOptions, usageError } from "./command.ts";
+import {
+  type Arguments,
+  type Command,
+  type OptionRow,
+  type Output,
+  sharedOptions,
+  usageError,
+} from "./command.ts";
 import { findSockets } from "./find-sockets.ts";
 import { loadFrom, loadMapping, settingsOrThrow } from "./load-settings.ts";
 import { withStoppedState } from "./stopped-state.ts";
+
+/** Which rows of an entity. */
+export const rowsOptions = {
+  all: { type: "boolean", text: "All of its rows." },
+  keys: { type: "string", value: "ID,ID,...", text: "These, by magento_id." },
+  "key-range": { type: "string", value: "FROM-TO", text: "These and all between, both ends too." },
+} as const satisfies Record<string, OptionRow>;
 
 export const resyncCommand: Command = {
   name: "resync",
   summary: "Reads an entity's rows again, whole or in part, while the stream goes on.",
   positionals: ["ENTITY"],
   options: {
-    all: { type: "boolean", text: "All of its rows." },
-    keys: { type: "string", value: "ID,ID,...", text: "These, by magento_id." },
-    "key-range": { type: "string", value: "FROM-TO", text: "These and all between, both ends too." },
+    ...rowsOptions,
     "to-topic": {
       type: "string",
       value: "TOPIC",
@@ -78,26 +90,36 @@ export const snapshotResumeCommand = pauseCommand(
 );
 
 function requestOf(args: Arguments): ResyncRequest {
+  const asked = askedRows(args, "resync");
+  if (asked.scope === null) throw usageError("say one of --all, --keys and --key-range", "resync");
+  return { entity: asked.entity, scope: asked.scope, topic: args.text("to-topic") };
+}
+
+/** The rows that a command line names; a scope of null is none of the three options. Throws USAGE. */
+export function askedRows(
+  args: Arguments,
+  command: string,
+): { readonly entity: string; readonly scope: SnapshotScope | null } {
   const [entity] = args.positionals;
-  if (entity === undefined) throw usageError("which entity?", "resync");
+  if (entity === undefined) throw usageError("which entity?", command);
   const keys = args.text("keys");
   const range = args.text("key-range");
   const given = [args.flag("all"), keys !== null, range !== null].filter(Boolean).length;
-  if (given !== 1) throw usageError("say one of --all, --keys and --key-range", "resync");
-  return { entity, scope: scopeOf(keys, range), topic: args.text("to-topic") };
+  if (given > 1) throw usageError("say one of --all, --keys and --key-range", command);
+  return { entity, scope: given === 0 ? null : scopeOf(keys, range, command) };
 }
 
-function scopeOf(keys: string | null, range: string | null): SnapshotScope {
+function scopeOf(keys: string | null, range: string | null, command: string): SnapshotScope {
   if (keys !== null) {
     const named = [...new Set(keys.split(",").map((key) => key.trim()))].filter((key) => key !== "");
-    if (named.length === 0) throw usageError(`--keys=${keys} names no key`, "resync");
+    if (named.length === 0) throw usageError(`--keys=${keys} names no key`, command);
     return { kind: "keys", keys: named };
   }
   if (range === null) return { kind: "all" };
   const ends = /^(\d{1,19})-(\d{1,19})$/.exec(range);
   const [, from, to] = ends ?? [];
   if (from === undefined || to === undefined || BigInt(from) > BigInt(to)) {
-    throw usageError(`--key-range=${range} is no range; it has the form 100-200`, "resync");
+    throw usageError(`--key-range=${range} is no range; it has the form 100-200`, command);
   }
   return { kind: "range", from, to };
 }
@@ -111,7 +133,8 @@ export function resyncArguments(args: ControlArguments): ResyncRequest {
   return { entity: textArgument(args, "entity"), scope: scopeArgument(scope), topic };
 }
 
-function scopeArgument(scope: unknown): SnapshotScope {
+/** Throws USAGE. */
+export function scopeArgument(scope: unknown): SnapshotScope {
   if (typeof scope === "object" && scope !== null && "kind" in scope) {
     if (scope.kind === "all") return { kind: "all" };
     if (scope.kind === "range" && "from" in scope && "to" in scope) {
@@ -132,7 +155,7 @@ function told({ entity, generation, ahead }: ResyncAccepted, output: Output): nu
   return 0;
 }
 
-function isAccepted(value: unknown): value is ResyncAccepted {
+export function isAccepted(value: unknown): value is ResyncAccepted {
   if (typeof value !== "object" || value === null) return false;
   if (!("entity" in value && "generation" in value && "ahead" in value)) return false;
   return (

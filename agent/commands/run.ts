@@ -251,7 +251,9 @@ async function follow({ agent, parts, listeners, notify, signals }: Following): 
 function loopsOf({ agent, signals }: Pick<Following, "agent" | "signals">): Promise<void>[] {
   const announced = agent.mapped.announce(signals.stop);
   const captured = announced.then(() => agent.capture.run(signals.stop));
-  return [captured, agent.forwarder.run(), agent.healing.run(signals.stop), agent.index.run(signals.stop)];
+  const { healing, index, verifications } = agent;
+  const watched = [healing, index, verifications].map((one) => one.run(signals.stop));
+  return [captured, agent.forwarder.run(), ...watched];
 }
 
 /** A reload that waits for a large transaction is the status's to tell: for systemd it is over. */
@@ -278,6 +280,7 @@ async function end(agent: Agent, listeners: Listeners, log: Log): Promise<void> 
     ["forward", () => agent.forwarder.drain(DRAIN_MS)],
     ["forward", () => agent.forwarder.stop()],
     ["dapr", () => agent.client.close()],
+    ["dapr", () => agent.verifications.close()],
     ["listeners", () => listeners.close()],
     ["spool", () => agent.spool.close()],
   ];

@@ -10,6 +10,8 @@ import type {
   MappingFacts,
   PositionFacts,
   SpoolFacts,
+  VerificationFacts,
+  VerifyOutcome,
 } from "../observe/facts.ts";
 import { binlogHours, clocksText } from "../observe/clocks.ts";
 import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
@@ -47,6 +49,8 @@ export interface StatusReport {
   /** Snapshots and resyncs that this state has begun, done or not. */
   readonly snapshotsMade: number;
   readonly index: IndexFacts;
+  /** The newest last; those that are done are kept for a while. */
+  readonly verifications: readonly VerificationFacts[];
   /** Every commit up to there was accepted by the broker. */
   readonly complete: CompleteFacts;
   readonly held: readonly HeldTopic[];
@@ -87,6 +91,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
     snapshot: facts.snapshot,
     snapshotsMade: facts.snapshotsMade,
     index: facts.index,
+    verifications: facts.verifications,
     complete: facts.complete,
     held: facts.held,
     intakeClosed: facts.intakeClosed,
@@ -151,6 +156,8 @@ export function statusScreen(report: StatusReport): string {
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
   if (report.snapshot !== null) lines.push(`  reads      ${snapshotText(report.snapshot)}`);
   lines.push(`  index      ${indexText(report.index)}`);
+  for (const one of newestOfEach(report.verifications))
+    lines.push(`  verify     ${verificationText(one, Date.parse(report.timestamp))}`);
   if (report.halted !== null) lines.push(`  to do      ${report.halted.hint}`);
   if (report.intakeClosed !== null) lines.push(`  intake     closed: ${report.intakeClosed.message}`);
   lines.push("  checks");
@@ -164,6 +171,45 @@ export function statusScreen(report: StatusReport): string {
 export function indexText(index: IndexFacts): string {
   const lacking = index.filter(({ completeSince }) => completeSince === null).map(({ relation }) => relation);
   return lacking.length === 0 ? "complete" : `not complete yet: ${lacking.join(", ")}`;
+}
+
+/** What was asked for last of each entity; a second look at what was healed is part of the first. */
+function newestOfEach(verifications: readonly VerificationFacts[]): readonly VerificationFacts[] {
+  const asked = verifications.filter(({ recheckOf }) => recheckOf === null);
+  return [...new Map(asked.map((one) => [one.entity, one])).values()];
+}
+
+const verifyStates: Readonly<Record<VerificationFacts["state"], string>> = {
+  reading: "rows are read",
+  delivering: "digests are delivered",
+  asking: "waits for a consumer's report",
+  healing: "drifted rows are read again",
+  done: "",
+};
+
+const verifyOutcomes: Readonly<Record<VerifyOutcome, string>> = {
+  equal: "no drift",
+  healed: "had drifted, and is healed",
+  drift: "DRIFT",
+  incomplete: "no drift, but not all could be compared",
+  sent: "digests were sent; consumers report",
+  unreported: "no report came",
+  unread: "could not be read",
+};
+
+/** How a verification is, or how it ended and with what. */
+export function verificationText(one: VerificationFacts, nowMs: number): string {
+  const { entity, generation, state, outcome, counts, reason, endedAtMs } = one;
+  const parts = [outcome === null ? verifyStates[state] : verifyOutcomes[outcome]];
+  if (counts !== null) {
+    parts.push(`${counts.compared} rows compared`, `${counts.newer} newer there`);
+    for (const kind of ["missing", "changed", "extra"] as const)
+      if (counts[kind] > 0) parts.push(`${counts[kind]} ${kind}`);
+    if (counts.undeliverable > 0) parts.push(`${counts.undeliverable} too large to be delivered`);
+  }
+  if (reason !== null) parts.push(reason);
+  if (endedAtMs !== null) parts.push(`${ageText(Math.max(0, nowMs - endedAtMs))} ago`);
+  return `${entity} (${generation}): ${parts.join("; ")}`;
 }
 
 /** How far the reading of rows is, and what is left by the server's estimate. */

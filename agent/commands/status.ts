@@ -33,7 +33,9 @@ export const statusCommand: Command = {
     const path = args.text("socket") ?? findSockets(args).readOnly;
     const wait = args.text("wait-healthy");
     if (args.flag("cutover")) return showCutover(path, args, output);
-    return wait === null ? showStatus(path, args, output) : waitHealthy(path, durationMs(wait), output);
+    return wait === null
+      ? showStatus(path, args, output)
+      : waitHealthy(path, durationMs(wait, "wait-healthy", "status"), output);
   },
 };
 
@@ -88,9 +90,10 @@ async function unwellBecause(path: string): Promise<string | null> {
   }
 }
 
-function durationMs(text: string): number {
+/** Throws USAGE, naming the option. */
+export function durationMs(text: string, option: string, command: string): number {
   const match = /^([0-9]{1,6})(ms|s|m|min)?$/.exec(text);
-  if (match === null) throw usageError(`--wait-healthy=${text} is no time such as 60s or 2m`, "status");
+  if (match === null) throw usageError(`--${option}=${text} is no time such as 60s or 2m`, command);
   const factor = match[2] === "ms" ? 1 : match[2] === "m" || match[2] === "min" ? 60_000 : 1000;
   return Number(match[1]) * factor;
 }

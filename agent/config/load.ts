@@ -193,7 +193,7 @@ function isOurs(name: string): boolean {
 
 /** Rules between settings; each is asked where the settings that it is about are right by themselves. */
 function checkTogether(settings: ParsedSettings, faults: SettingFault[]): void {
-  checkEndpoint(settings, faults);
+  checkAddresses(settings, faults);
   const { daprTlsCert, daprTlsKey, metricsListen, metricsPort, healthListen, healthPort } = settings;
   if (
     daprTlsCert !== undefined &&
@@ -220,16 +220,24 @@ function checkTogether(settings: ParsedSettings, faults: SettingFault[]): void {
   checkFiles(settings, faults);
 }
 
-function checkEndpoint({ daprEndpoint, daprAllowInsecure }: ParsedSettings, faults: SettingFault[]): void {
-  if (daprEndpoint === undefined || daprAllowInsecure !== false) return;
-  const url = new URL(daprEndpoint);
-  if (url.protocol !== "http:" || isLoopback(url.hostname)) return;
-  faults.push({
-    name: "DAPR_HTTP_ENDPOINT",
-    value: daprEndpoint,
-    rule: "must be https, because it is another machine",
-    mend: "use https://, or accept readable traffic with DAPR_ALLOW_INSECURE=true",
-  });
+function checkAddresses(settings: ParsedSettings, faults: SettingFault[]): void {
+  if (settings.daprAllowInsecure !== false) return;
+  const { daprEndpoint, verifyReportsUrl } = settings;
+  const addresses = [
+    ["DAPR_HTTP_ENDPOINT", daprEndpoint],
+    ["VERIFY_REPORTS_URL", verifyReportsUrl],
+  ] as const;
+  for (const [name, value] of addresses) {
+    if (value === undefined || value === null) continue;
+    const url = new URL(value);
+    if (url.protocol !== "http:" || isLoopback(url.hostname)) continue;
+    faults.push({
+      name,
+      value,
+      rule: "must be https, because it is another machine",
+      mend: "use https://, or accept readable traffic with DAPR_ALLOW_INSECURE=true",
+    });
+  }
 }
 
 const fileSettings: ReadonlyArray<readonly [SettingKey, string]> = [

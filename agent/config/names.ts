@@ -32,6 +32,7 @@ export const ownPrefixes: readonly string[] = [
   "DAPR_",
   "SPOOL_",
   "SNAPSHOT_",
+  "VERIFY_",
   "IDENTITY_",
   "MAPPING_",
   "METRICS_",

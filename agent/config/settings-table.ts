@@ -196,6 +196,11 @@ export const settingsTable = {
     group: "Dapr",
     text: "Hosts that are reached without the proxy, separated by commas.",
   }),
+  verifyReportsUrl: optional(httpUrl, "nobody is asked: drift is reported at the consumers", {
+    name: "VERIFY_REPORTS_URL",
+    group: "Dapr",
+    text: "Address below which a consumer reports what verify found, as /INSTANCE/GENERATION; the agent then has drifted rows read again by itself. Certificates, proxy and token are those of the Dapr API. Plain http is accepted only to this machine.",
+  }),
   maxRetries: setting(integer(1, 100), "3", {
     name: "MAX_RETRIES",
     group: "Delivery",

@@ -84,6 +84,45 @@ export interface CompleteFacts {
 /** What the index keeps: since which scan each relation is complete; null: some of it may be missing. */
 export type IndexFacts = ReadonlyArray<{ readonly relation: string; readonly completeSince: number | null }>;
 
+/** Rows of a verification, as a consumer counts them. */
+export interface DriftCounts {
+  readonly compared: number;
+  /** Newer there than the digests, so that they were left out. */
+  readonly newer: number;
+  /** Too large to be delivered, so that nobody can compare them. */
+  readonly undeliverable: number;
+  readonly missing: number;
+  readonly changed: number;
+  readonly extra: number;
+}
+
+/**
+ * How a verification ended. equal: no row drifted apart. healed: what had is read again, and compared
+ * once more without drift. drift: some rows still differ. incomplete: none does, and some are too
+ * large to be delivered. sent: nobody told the agent where consumers
+ * report. unreported: no consumer gave a report in time. unread: its rows could not be read.
+ */
+export type VerifyOutcome = "equal" | "healed" | "drift" | "incomplete" | "sent" | "unreported" | "unread";
+
+/** A comparison of an entity with its consumers (`verify`). */
+export interface VerificationFacts {
+  readonly generation: number;
+  readonly entity: string;
+  readonly startedAtMs: number;
+  readonly state: "reading" | "delivering" | "asking" | "healing" | "done";
+  /** When the broker had all of it. */
+  readonly sentAtMs: number | null;
+  /** The verification whose drift was healed before this one looked at the same rows again. */
+  readonly recheckOf: number | null;
+  readonly counts: DriftCounts | null;
+  /** Resyncs that heal what it found. */
+  readonly resyncs: readonly number[];
+  readonly outcome: VerifyOutcome | null;
+  readonly endedAtMs: number | null;
+  /** Why, in words, where the outcome alone does not say it. */
+  readonly reason: string | null;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -105,6 +144,8 @@ export interface AgentFacts {
   /** How many this state has begun. */
   readonly snapshotsMade: number;
   readonly index: IndexFacts;
+  /** The newest last; those that are done are kept for a while. */
+  readonly verifications: readonly VerificationFacts[];
   readonly complete: CompleteFacts;
   readonly heads: readonly QueueHead[];
   readonly held: readonly HeldTopic[];

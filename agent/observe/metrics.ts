@@ -142,6 +142,21 @@ export const metricTable = {
     help: "Relations of the index that may lack children until they are scanned.",
     labels: [],
   },
+  edge_agent_verify_open: {
+    kind: "gauge",
+    help: "Comparisons with the consumers (verify) that are not done.",
+    labels: [],
+  },
+  edge_agent_verify_rows_compared_total: {
+    kind: "counter",
+    help: "Rows that consumers compared with the source.",
+    labels: ["table"],
+  },
+  edge_agent_verify_drifts_total: {
+    kind: "counter",
+    help: "Rows that had drifted apart, by kind: missing, changed, extra.",
+    labels: ["table", "kind"],
+  },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },
   edge_agent_topic_held: { kind: "gauge", help: "1 while the topic is on hold.", labels: ["topic", "code"] },
   edge_agent_quarantine_events: { kind: "gauge", help: "Events in quarantine.", labels: [] },
@@ -238,6 +253,8 @@ export class Metrics {
     );
     this.gauge("edge_agent_spool_runway_hours").set(facts.runway.spoolHours ?? Number.NaN);
     this.#applySnapshot(facts);
+    const open = facts.verifications.filter(({ state }) => state !== "done");
+    this.gauge("edge_agent_verify_open").set(open.length);
     const held = this.gauge("edge_agent_topic_held");
     held.reset();
     for (const { topic, code } of facts.held) held.set({ topic, code }, 1);

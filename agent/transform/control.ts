@@ -25,6 +25,8 @@ export const controlTypes = {
   snapshotStarted: "magento.snapshot.started",
   snapshotCompleted: "magento.snapshot.completed",
   range: "magento.range",
+  digest: "magento.digest",
+  verified: "magento.verified",
   reset: "magento.reset",
   gap: "magento.gap",
   schemaChanged: "magento.schema.changed",

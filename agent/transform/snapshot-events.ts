@@ -7,7 +7,7 @@
  * were read or from the stream. So what a consumer has there with a smaller one is gone, also when
  * that comes later.
  */
-import type { BegunJob, OutboundEvent, SnapshotChunk } from "../change.ts";
+import type { BegunJob, OutboundEvent, SnapshotChunk, SnapshotScope } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { ControlEnvelopes } from "./control-envelope.ts";
 import { controlTypes } from "./control.ts";
@@ -27,8 +27,8 @@ export class SnapshotEvents {
 
   started(chunk: SnapshotChunk, plan: EntityPlan): OutboundEvent {
     const { job } = chunk;
-    return this.#event(controlTypes.snapshotStarted, chunk, plan, {
-      sequence: floorOf(job),
+    return this.event(controlTypes.snapshotStarted, chunk, plan, {
+      sequence: this.floorOf(job),
       data: { rows_estimated: job.begun.rowsEstimated },
     });
   }
@@ -36,10 +36,10 @@ export class SnapshotEvents {
   /** The source's table has other columns than when it was last read; rows that follow have them. */
   reshaped(chunk: SnapshotChunk, plan: EntityPlan, schemaVersion: number): OutboundEvent {
     const { position, checkpoint, job } = chunk;
-    return this.#event(controlTypes.schemaChanged, chunk, plan, {
+    return this.event(controlTypes.schemaChanged, chunk, plan, {
       sequence: sequenceOf(readSequencePrefix(checkpoint.epoch, position, job.generation), 0, 0),
       // A table can change more than once while one job reads it.
-      place: `${position.file}:${position.position}`,
+      idParts: [`${position.file}:${position.position}`],
       data: {
         cause: "source",
         schema_version: schemaVersion,
@@ -50,48 +50,51 @@ export class SnapshotEvents {
   }
 
   range(chunk: SnapshotChunk, plan: EntityPlan): OutboundEvent {
-    const { scope } = chunk.job;
-    const range = scope.kind === "range" ? scope : null;
-    const keys =
-      scope.kind === "keys"
-        ? scope.keys.map((key) => ({ id: plan.identity.uuidOf(key), magento_id: asMagentoId(plan, key) }))
-        : null;
-    return this.#event(controlTypes.range, chunk, plan, {
-      sequence: floorOf(chunk.job),
-      // Null is no bound, or no list: the whole entity has neither.
-      data: { from: range?.from ?? null, to: range?.to ?? null, keys },
+    const { job } = chunk;
+    return this.event(controlTypes.range, chunk, plan, {
+      sequence: this.floorOf(job),
+      data: scopeData(job.scope, plan),
     });
   }
 
   completed(chunk: SnapshotChunk, plan: EntityPlan): OutboundEvent {
     const { job, position, checkpoint } = chunk;
     const prefix = readSequencePrefix(checkpoint.epoch, position, job.generation);
-    return this.#event(controlTypes.snapshotCompleted, chunk, plan, {
+    return this.event(controlTypes.snapshotCompleted, chunk, plan, {
       sequence: sequenceOf(prefix, 9_999_999_999, 1),
       data: {
         rows: job.rows + chunk.rows.length,
         started_at: new Date(job.begun.atMs).toISOString(),
-        from_sequence: floorOf(job),
+        from_sequence: this.floorOf(job),
       },
     });
   }
 
-  #event(
+  get instance(): string {
+    return this.#installation.instance;
+  }
+
+  /** Smaller than that of every row of the job (their ordinals begin with 1), greater than what came before it. */
+  floorOf({ begun, generation }: BegunJob): string {
+    return sequenceOf(readSequencePrefix(begun.epoch, begun.position, generation), 0, 0);
+  }
+
+  /** A barrier of the bulk lane about a job; `idParts` tell those of one type apart. */
+  event(
     type: string,
     chunk: SnapshotChunk,
     plan: EntityPlan,
     more: {
       readonly sequence: string;
-      /** What tells two events of one type and job apart. */
-      readonly place?: string;
+      readonly idParts?: readonly (string | number)[];
       readonly data: Readonly<Record<string, unknown>>;
     },
   ): OutboundEvent {
     const { job, readAtMs } = chunk;
     const { instance } = this.#installation;
     const { begun } = job;
-    const own = more.place === undefined ? [] : [more.place];
-    const id = idOf(type, instance, begun.epoch, plan.table, job.generation, begun.atMs, ...own);
+    const { idParts = [] } = more;
+    const id = idOf(type, instance, begun.epoch, plan.table, job.generation, begun.atMs, ...idParts);
     const topic = job.topic ?? this.#controlTopic;
     const payload = this.#envelopes.payload({
       id,
@@ -123,9 +126,17 @@ export class SnapshotEvents {
   }
 }
 
-/** Smaller than that of every row of the job (their ordinals begin with 1), greater than what came before it. */
-function floorOf({ begun, generation }: BegunJob): string {
-  return sequenceOf(readSequencePrefix(begun.epoch, begun.position, generation), 0, 0);
+/** What a job is about, for consumers. Null is no bound, or no list: the whole entity has neither. */
+export function scopeData(
+  scope: SnapshotScope,
+  plan: EntityPlan,
+): Readonly<Record<"from" | "to" | "keys", unknown>> {
+  const range = scope.kind === "range" ? scope : null;
+  const keys =
+    scope.kind === "keys"
+      ? scope.keys.map((key) => ({ id: plan.identity.uuidOf(key), magento_id: asMagentoId(plan, key) }))
+      : null;
+  return { from: range?.from ?? null, to: range?.to ?? null, keys };
 }
 
 /** Keys that an operator names are text; a single integer is a number in events. */

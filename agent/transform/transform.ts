@@ -9,6 +9,7 @@ import { assert } from "../kernel/assert.ts";
 import type { EncodeContext, EventEncoder, IndexEncoder } from "../ports.ts";
 import { ChildIndex } from "./child-index.ts";
 import { ControlEvents } from "./control.ts";
+import { DigestEvents } from "./digest-events.ts";
 import type { GapFacts, SchemaChangeFacts } from "./control.ts";
 import { chunkFrame, EventComposer, partFrame } from "./encode.ts";
 import type { PlannedEvent } from "./encode.ts";
@@ -74,6 +75,7 @@ class RowTransform implements Transform {
   readonly #composer: EventComposer;
   readonly #options: TransformOptions;
   readonly #snapshots: SnapshotEvents;
+  readonly #digests: DigestEvents;
   #suppressed = 0;
 
   constructor(options: TransformOptions, plans: readonly EntityPlan[]) {
@@ -85,6 +87,7 @@ class RowTransform implements Transform {
     this.tables = plans.map(followedTable);
     this.index = new ChildIndex(plans);
     this.#composer = new EventComposer(new FieldText(options.fieldHashKey), options.maxEventBytes);
+    this.#digests = new DigestEvents(this.#snapshots, this.#composer);
     this.control = new ControlEvents(options, { control, deadLetters }, options.maxEventBytes);
     this.topics = {
       entities: Object.fromEntries(plans.map((plan) => [plan.entity, plan.topic])),
@@ -118,7 +121,8 @@ class RowTransform implements Transform {
     // What is read for the index alone concerns no consumer.
     if (chunk.job.purpose === "index") return [];
     const plan = this.#planAt(chunk.table);
-    const { topic } = chunk.job;
+    const { topic, purpose } = chunk.job;
+    if (purpose === "digests") return this.#digests.encode(chunk, plan, context);
     const elsewhere =
       topic === null ? null : { topic, pieces: eventPieces(plan.entity, topic, "r", this.#options) };
     const frame = chunkFrame(chunk, context, { instance: this.#options.instance, elsewhere });

@@ -6,13 +6,15 @@
  * A deleted entity stays as a tombstone with its sequence, so that an older event that comes later
  * does not bring it back. A reset (the table was truncated, dropped or rebuilt) and a range (what a
  * snapshot or resync did not find) stay as floors: everything below them is deleted, also when it
- * comes later. So the state after any set
- * of events is the same in whatever order and however often they were delivered.
+ * comes later. So the state after any set of events is the same in whatever order and however often
+ * they were delivered. Digests change nothing: they are compared with what is here (verifications.ts).
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { entityEvent, optionalText, text, type DeliveredEvent, type EntityEvent } from "./event.ts";
 import { flooredBy, Floors, isWithin, type KeyRange } from "./floors.ts";
 import { allRows, countOf, openDatabase } from "./schema.ts";
+import { defaultVerifyOptions, Verifications, type VerifyOptions } from "./verifications.ts";
+import { digestOf, verifiedOf, type VerificationReport } from "./verification-tables.ts";
 
 /** Field names per entity that are emptied when the entity is deleted. */
 export type PersonalFields = Readonly<Record<string, readonly string[]>>;
@@ -38,6 +40,8 @@ export interface Statistics {
   readonly stale: number;
   readonly controlEvents: number;
   readonly deadLetters: number;
+  /** Those that are kept, and the drifted rows that they found. */
+  readonly verifications: { readonly open: number; readonly complete: number; readonly drifts: number };
   /** Newest heartbeat of each agent instance; two recent ones mean two agents for one shop. */
   readonly heartbeats: readonly {
     readonly instance: string;
@@ -50,6 +54,8 @@ const deadLetterType = "magento.dead-letter";
 const heartbeatType = "magento.heartbeat";
 const resetType = "magento.reset";
 const rangeType = "magento.range";
+const digestType = "magento.digest";
+const verifiedType = "magento.verified";
 const entityType = /^magento\..+\.(created|updated|deleted|read)$/;
 
 /** Owns the database file. Synchronous: a caller batches many deliveries into one transaction. */
@@ -60,12 +66,14 @@ export class Applier {
   readonly #floors: Floors;
   #applied = 0;
   #stale = 0;
+  readonly #verifications: Verifications;
 
-  constructor(file: string, personal: PersonalFields) {
+  constructor(file: string, personal: PersonalFields, verify: VerifyOptions = defaultVerifyOptions) {
     this.#database = openDatabase(file);
     this.#personal = personal;
     this.#statements = prepare(this.#database);
     this.#floors = new Floors(this.#database);
+    this.#verifications = new Verifications(this.#database, verify);
   }
 
   /**
@@ -95,6 +103,7 @@ export class Applier {
 
   /** The one-line rule. */
   applyEntity(event: EntityEvent): Verdict {
+    this.#verifications.arrived(event.entity, event.sequence);
     const deleted = event.op === "d" || this.#floors.covers(event);
     const fields = deleted ? this.#withoutPersonal(event.entity, event.fields) : event.fields;
     const { changes } = this.#statements.upsert.run(
@@ -113,7 +122,10 @@ export class Applier {
     return "applied";
   }
 
-  /** Records a control event; a reset or a range also deletes what is older there. */
+  /**
+   * Records a control event; a reset or a range also deletes what is older there, a digest is compared.
+   * Of a digest its rows are not recorded.
+   */
   applyControl(event: DeliveredEvent): Verdict {
     if (event.type === heartbeatType) {
       const instance = optionalText(event.data, "instance");
@@ -123,14 +135,20 @@ export class Applier {
     if (event.type === resetType) {
       this.#raise(text(event.data, "entity"), { low: null, high: null }, sequenceOf(event));
     } else if (event.type === rangeType) this.#range(event);
+    // Refused before anything of it is written.
+    const digest = event.type === digestType ? digestOf(event.data) : null;
+    const verified = event.type === verifiedType ? verifiedOf(event.data) : null;
     const { changes } = this.#statements.control.run(
       event.id,
       event.type,
       event.time,
       optionalText(event.data, "entity"),
-      JSON.stringify(event.data),
+      JSON.stringify(digest === null ? event.data : { ...event.data, rows: null }),
     );
-    return Number(changes) === 0 ? "repeated" : "recorded";
+    if (Number(changes) === 0) return "repeated";
+    if (digest !== null) this.#verifications.digest(digest);
+    if (verified !== null) this.#verifications.verified(verified);
+    return "recorded";
   }
 
   /**
@@ -161,7 +179,25 @@ export class Applier {
     for (const row of this.#statements.every.iterate(entity)) yield storedEntity(row);
   }
 
+  /** Looks again at rows that did not agree with their digests; reports of the verifications that are complete now. */
+  lookAgain(): VerificationReport[] {
+    return this.#verifications.isIdle ? [] : this.inTransaction(() => this.#verifications.look());
+  }
+
+  /** Null: nothing of it came. */
+  verification(instance: string, generation: number): VerificationReport | null {
+    return this.#verifications.report(instance, generation);
+  }
+
+  /** The newest first, without their drifted rows. */
+  verifications(): VerificationReport[] {
+    return this.#verifications.all();
+  }
+
   statistics(): Statistics {
+    const verifications = this.verifications();
+    const complete = verifications.filter((one) => one.complete).length;
+    const drifts = verifications.reduce((sum, one) => sum + one.missing + one.changed + one.extra, 0);
     const entities: Record<string, { live: number; deleted: number }> = {};
     for (const row of allRows(
       this.#database,
@@ -176,6 +212,7 @@ export class Applier {
       stale: this.#stale,
       controlEvents: countOf(this.#database, "control"),
       deadLetters: countOf(this.#database, "dead_letters"),
+      verifications: { open: verifications.length - complete, complete, drifts },
       heartbeats: allRows(
         this.#database,
         "SELECT instance, time, data FROM heartbeats ORDER BY time DESC",

@@ -41,6 +41,55 @@ CREATE TABLE IF NOT EXISTS dead_letters (
   code TEXT NOT NULL,
   data TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS verifications (
+  instance TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  entity TEXT NOT NULL,
+  begun_ms INTEGER NOT NULL,
+  through TEXT NOT NULL DEFAULT '',
+  verified TEXT,
+  extras_looked INTEGER NOT NULL DEFAULT 0,
+  completed_ms INTEGER,
+  equal INTEGER NOT NULL DEFAULT 0,
+  newer INTEGER NOT NULL DEFAULT 0,
+  undeliverable INTEGER NOT NULL DEFAULT 0,
+  missing INTEGER NOT NULL DEFAULT 0,
+  changed INTEGER NOT NULL DEFAULT 0,
+  extra INTEGER NOT NULL DEFAULT 0,
+  PRIMARY KEY (instance, generation)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS digests (
+  instance TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  first_row INTEGER NOT NULL,
+  count INTEGER NOT NULL,
+  PRIMARY KEY (instance, generation, first_row, count)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS listed (
+  instance TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  magento_id NOT NULL,
+  PRIMARY KEY (instance, generation, magento_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS suspects (
+  instance TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  magento_id NOT NULL,
+  hash TEXT,
+  sequence TEXT NOT NULL,
+  tries INTEGER NOT NULL,
+  due_ms INTEGER NOT NULL,
+  PRIMARY KEY (instance, generation, magento_id)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS drifts (
+  instance TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  magento_id NOT NULL,
+  id TEXT,
+  kind TEXT NOT NULL,
+  PRIMARY KEY (instance, generation, magento_id)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS entities_by_key ON entities (entity, magento_id);
 `;
 
 /** Opens the consumer's database and makes its tables. ":memory:" for one that ends with the process. */

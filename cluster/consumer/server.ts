@@ -3,6 +3,7 @@ import { CommunicationProtocolEnum, DaprServer, LogLevel } from "@dapr/dapr";
 import type { Applier } from "./applier.ts";
 import { deliveredEvent, MalformedEventError, type DeliveredEvent } from "./event.ts";
 import { Inbox, type DeliveryStatus } from "./inbox.ts";
+import { reportLine, verificationAnswer } from "./reports.ts";
 
 export interface ConsumerOptions {
   readonly appPort: number;
@@ -12,6 +13,9 @@ export interface ConsumerOptions {
   readonly log: (line: string) => void;
 }
 
+/** How often rows are looked at again that did not agree with their digests. */
+const LOOK_MS = 250;
+
 /** The part of Express that is used here; DaprServer hands its application over without types. */
 interface WebApplication extends RequestListener {
   post(path: string, handler: WebHandler): void;
@@ -20,6 +24,7 @@ interface WebApplication extends RequestListener {
 }
 type WebHandler = (request: WebRequest, response: WebResponse) => void;
 interface WebRequest {
+  readonly path: string;
   readonly body: unknown;
   readonly params: Readonly<Record<string, string>>;
 }
@@ -59,13 +64,33 @@ export async function startConsumer(options: ConsumerOptions): Promise<() => Pro
   app.get("/statistics", (_request, response) => {
     response.json(applier.statistics());
   });
+  for (const path of ["/verifications", "/verifications/:instance/:generation"]) {
+    app.get(path, (request, response) => {
+      const found = verificationAnswer(applier, request.path);
+      if (found === null) response.sendStatus(404);
+      else response.json(found);
+    });
+  }
   // Dapr's app health check asks this: while it fails, deliveries stop and nothing is given up.
   app.get("/healthz", (_request, response) => {
     if (!healthy) healthy = canWrite(applier);
     response.sendStatus(healthy ? 200 : 503);
   });
   await server.start();
-  return () => server.stop();
+  const looking = setInterval(() => lookAgain(), LOOK_MS);
+  return async () => {
+    clearInterval(looking);
+    await server.stop();
+  };
+
+  function lookAgain(): void {
+    try {
+      for (const report of applier.lookAgain()) log(reportLine(report));
+    } catch (error) {
+      healthy = false;
+      log(`the database refuses writes: ${codeOf(error)}`);
+    }
+  }
 
   function receive(event: DeliveredEvent): void {
     applier.receive(event);

@@ -80,6 +80,7 @@ describe("the table of settings", () => {
       DAPR_TLS_CERT: ["cert.pem", missing, directory],
       DAPR_TLS_KEY: ["key.pem", missing, directory],
       HTTPS_PROXY: ["proxy:3128", "socks5://proxy"],
+      VERIFY_REPORTS_URL: ["reports.example.com", "https://reports.example.com/?all"],
       NO_PROXY: ["a\tb"],
       MAX_RETRIES: ["0", "101", "three"],
       BATCH_SIZE: ["0", "1001", "-1", "1e2"],
@@ -198,12 +199,14 @@ describe("faults", () => {
   });
 
   it("let plain http pass to this machine, and to others only on request", () => {
-    for (const host of ["127.0.0.1", "localhost", "[::1]", "127.9.9.9"]) {
-      assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: `http://${host}:3500` }), []);
+    for (const name of ["DAPR_HTTP_ENDPOINT", "VERIFY_REPORTS_URL"]) {
+      for (const host of ["127.0.0.1", "localhost", "[::1]", "127.9.9.9"]) {
+        assert.deepEqual(faultNames({ [name]: `http://${host}:3500` }), []);
+      }
+      assert.deepEqual(faultNames({ [name]: "http://127.evil.example" }), [name]);
+      assert.deepEqual(faultNames({ [name]: "http://a.example", DAPR_ALLOW_INSECURE: "true" }), []);
+      assert.deepEqual(faultNames({ [name]: "https://a.example/prefix/" }), []);
     }
-    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "http://127.evil.example" }), ["DAPR_HTTP_ENDPOINT"]);
-    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "http://a.example", DAPR_ALLOW_INSECURE: "true" }), []);
-    assert.deepEqual(faultNames({ DAPR_HTTP_ENDPOINT: "https://a.example/prefix/" }), []);
   });
 
   it("are raised by unknown names with each of our prefixes, and by no stranger's", () => {

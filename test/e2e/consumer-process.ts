@@ -18,6 +18,7 @@ const root = join(import.meta.dirname, "..", "..");
 export function launchConsumer(
   directory: string,
   ports: { readonly app: number; readonly dapr: number },
+  moreArguments: readonly string[] = [],
 ): ServerProcess {
   const main = join(root, "cluster", "consumer", "main.ts");
   const where = ["--app-port", String(ports.app), "--dapr-http-port", String(ports.dapr)];
@@ -29,6 +30,7 @@ export function launchConsumer(
       ...where,
       "--db",
       join(directory, "replica.sqlite"),
+      ...moreArguments,
     ],
     logFile: join(directory, "consumer.log"),
     cwd: root,
@@ -55,10 +57,10 @@ export class ConsumerProcess {
     this.#sidecar = parts.sidecar;
   }
 
-  static async start(redis: RedisServer): Promise<ConsumerProcess> {
+  static async start(redis: RedisServer, moreArguments: readonly string[] = []): Promise<ConsumerProcess> {
     const directory = mkdtempSync(join(tmpdir(), "mea-consumer-"));
     const [appPort = 0, httpPort = 0] = await freePorts(2);
-    const consumer = launchConsumer(directory, { app: appPort, dapr: httpPort });
+    const consumer = launchConsumer(directory, { app: appPort, dapr: httpPort }, moreArguments);
     try {
       // DaprServer waits for its sidecar, and the sidecar for the consumer's port: both at once.
       const sidecar = await startDaprd({

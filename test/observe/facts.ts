@@ -25,6 +25,7 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
     snapshot: null,
     snapshotsMade: 1,
     index: [],
+    verifications: [],
     complete: { completeUpToMs: null, file: null, position: null, gtidSet: null },
     spool: {
       events: 12,

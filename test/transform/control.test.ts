@@ -116,7 +116,7 @@ test("a dead letter over the limit leaves the payload out, and tells its size an
 
 test("every control event's data holds type, id and sequence, for SDKs that show nothing else", () => {
   const events = sampleControlEvents();
-  assert.equal(events.length, 9);
+  assert.equal(events.length, 11);
   for (const event of events) {
     const { id, type, data, sequence } = event;
     assert.deepEqual([data["type"], data["shop"]], [type, "demo"], type);

@@ -1,5 +1,5 @@
 /** Files that are made from the code, and their texts; a test fails when they differ. */
-import type { SnapshotChunk, TableEvent, Value } from "../../agent/change.ts";
+import type { SnapshotChunk, SnapshotPurpose, TableEvent, Value } from "../../agent/change.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { eventJsonSchema, eventTypes, personalFieldsSource } from "../../agent/transform/json-schema.ts";
 import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
@@ -31,7 +31,10 @@ function goldenEvents(): [path: string, text: string][] {
 }
 
 /** A whole entity of one row, read at a place where the stream stands. */
-export function sampleChunk(transform: ReturnType<typeof makeTransform>): SnapshotChunk {
+export function sampleChunk(
+  transform: ReturnType<typeof makeTransform>,
+  purpose: SnapshotPurpose = "rows",
+): SnapshotChunk {
   const { end, serverId, checkpoint } = partOf([]);
   const table = transform.tables.findIndex((one) => one.table === "salesrule_coupon");
   const row: Readonly<Record<string, Value>> = sampleOf("coupon").row;
@@ -39,10 +42,11 @@ export function sampleChunk(transform: ReturnType<typeof makeTransform>): Snapsh
     kind: "chunk",
     table,
     job: {
-      generation: 7,
+      generation: purpose === "rows" ? 7 : 8,
       table: "salesrule_coupon",
-      reason: "initial",
+      reason: purpose === "rows" ? "initial" : "verify",
       scope: { kind: "all" },
+      purpose,
       topic: null,
       begun: { epoch: context.epoch, position: end, atMs: context.capturedAtMs - 5000, rowsEstimated: 1 },
       after: null,
@@ -53,6 +57,7 @@ export function sampleChunk(transform: ReturnType<typeof makeTransform>): Snapsh
     isLast: true,
     rows: [(transform.tables[table]?.columns ?? []).map((column) => row[column])],
     position: { ...end, position: end.position + 4000 },
+    ...(purpose === "rows" ? {} : { keyRange: { after: null, through: null } }),
     serverId,
     readAtMs: context.capturedAtMs - 20,
     commitTimeMs: null,
@@ -109,6 +114,7 @@ export function sampleControlEvents(): ReadEvent[] {
       nowMs: context.capturedAtMs,
     }),
     ...transform.encode(sampleChunk(transform), context).filter(({ kind }) => kind === "control"),
+    ...transform.encode(sampleChunk(transform, "digests"), context),
     transform.control.deadLetter({ ...refused, seq: 1, otherLaneThrough: 0 }, verdict),
   ].map(readEvent);
 }

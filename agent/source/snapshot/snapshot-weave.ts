@@ -24,6 +24,7 @@ import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
 import { comparePositions } from "../stream-position.ts";
 import { ChunkReader, type OpenTable, type ReadChunk } from "./chunk-reader.ts";
+import { rangeRule } from "./key-range.ts";
 import { CHUNK_ROWS_MAX, Pace } from "./pace.ts";
 import { ReadingLog } from "./reading-log.ts";
 import { isReshaping, shapeOf } from "./shape.ts";
@@ -206,7 +207,10 @@ export class SnapshotWeave {
   #given(chunk: UnderWay, read: ReadChunk, checkpoint: Checkpoint): SnapshotChunk {
     const { clock, tables } = this.#parts;
     const { job, place, window } = chunk;
-    const rows = window.broughtForward(read.rows, read.high);
+    const table = tables.findIndex((one) => one.table === job.table);
+    const followed = tables[table];
+    const rule = followed === undefined ? null : rangeRule(job, followed, this.#table, read);
+    const rows = window.broughtForward(read.rows, read.high, rule);
     const begun = job.begun ?? {
       epoch: place.epoch,
       position: { file: place.file, position: place.position },
@@ -215,7 +219,7 @@ export class SnapshotWeave {
     };
     const begunJob: BegunJob = { ...job, begun };
     const done = { ...begunJob, after: read.after ?? job.after, rows: job.rows + rows.length };
-    const isReshaped = job.purpose !== "index" && this.#noteShape(job.table, chunk.shape);
+    const isReshaped = (job.purpose ?? "rows") === "rows" && this.#noteShape(job.table, chunk.shape);
     this.#progress = replaced(this.#progress, read.isLast ? null : done);
     this.#rate.add(read.rows.length);
     this.#pace.read(
@@ -228,7 +232,8 @@ export class SnapshotWeave {
     this.#log.given(given, this.status());
     return {
       kind: "chunk",
-      table: tables.findIndex(({ table }) => table === job.table),
+      table,
+      ...(rule === null ? {} : { keyRange: rule.range }),
       job: begunJob,
       isFirst,
       isReshaped,

@@ -4,6 +4,7 @@
  */
 import type { FollowedTable, Position, RowChange, SourceItem, Value } from "../../change.ts";
 import { comparePositions } from "../stream-position.ts";
+import type { RangeRule } from "./key-range.ts";
 
 export type Row = readonly (Value | undefined)[];
 
@@ -59,18 +60,22 @@ export class Window {
     return null;
   }
 
-  /** The rows as they are at the high mark. */
-  broughtForward(rows: readonly Row[], high: Position): readonly Row[] {
+  /** The rows as they are at the high mark; with a rule also those of its range that came to be meanwhile. */
+  broughtForward(rows: readonly Row[], high: Position, rule: RangeRule | null = null): readonly Row[] {
     const last = new Map<string, Row | null>();
     for (const { end, key, row } of this.#changes) if (comparePositions(end, high) <= 0) last.set(key, row);
     if (last.size === 0) return rows;
     const made: Row[] = [];
     for (const row of rows) {
-      const state = last.get(keyText(row, this.#key));
+      const key = keyText(row, this.#key);
+      const state = last.get(key);
       if (state === undefined) made.push(row);
       else if (state !== null) made.push(state);
+      last.delete(key);
     }
-    return made;
+    if (rule === null) return made;
+    for (const row of last.values()) if (row !== null && rule.holds(row)) made.push(row);
+    return made.sort((one, other) => rule.compare(one, other));
   }
 
   #see(change: RowChange, end: Position): void {
