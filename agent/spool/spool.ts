@@ -36,7 +36,7 @@ import { IntakeGate } from "./limits.ts";
 import { Marks } from "./marks.ts";
 import { MarkerKeeper } from "./marker.ts";
 import { MetaRoom } from "./meta-room.ts";
-import { databasePath, noteRepair, openState } from "./opening.ts";
+import { databasePath, noteClosed, noteRepair, openState } from "./opening.ts";
 import type { OpenedState } from "./opening.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Queues } from "./queue.ts";
@@ -288,6 +288,7 @@ export class Spool implements SpoolWriter, QueueReader {
     }
     await this.#trim?.settled();
     await this.#database.close();
+    if (this.#failed === null) await noteClosed(this.#options.stateDir);
   }
 
   async #start(opened: OpenedState): Promise<void> {
