@@ -18,6 +18,7 @@ import { resyncCommand, snapshotPauseCommand, snapshotResumeCommand } from "./re
 import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
+import { topicReleaseCommand } from "./topic-release.ts";
 import { versionCommand } from "./version.ts";
 
 export const commands: readonly Command[] = [
@@ -35,6 +36,7 @@ export const commands: readonly Command[] = [
   quarantineShowCommand,
   quarantineRetryCommand,
   quarantineDropCommand,
+  topicReleaseCommand,
   mappingShowCommand,
   mappingSchemaCommand,
   versionCommand,
