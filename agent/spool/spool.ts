@@ -32,6 +32,7 @@ import type { Group } from "./group-commit.ts";
 import { IndexRoom } from "./index-room.ts";
 import { abortError, Intake } from "./intake.ts";
 import { Damages } from "./damages.ts";
+import { LiveVerify } from "./live-verify.ts";
 import { IntakeGate } from "./limits.ts";
 import { Marks } from "./marks.ts";
 import { MarkerKeeper } from "./marker.ts";
@@ -248,6 +249,12 @@ export class Spool implements SpoolWriter, QueueReader {
     await this.quarantined.add(event, verdict);
   }
 
+  /** A proof of all that is stored, beside the work. The caller runs it, one at a time. */
+  proof(): LiveVerify {
+    const own = { database: this.#database, queues: this.#queues, signal: this.#ending.signal };
+    return new LiveVerify({ ...this.#options, ...own });
+  }
+
   onAppended(listener: (queues: readonly string[]) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -323,8 +330,6 @@ export class Spool implements SpoolWriter, QueueReader {
     if (this.#ending.signal.aborted) throw abortError("the spool was closed");
   }
 
-  // --- writes ---------------------------------------------------------------------------------
-
   #afterWrite(group: Group, seconds: number): void {
     for (const [queue, last] of group.grown) queue.durable = last;
     this.#gate.wrote(group.bytes);
@@ -366,8 +371,6 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#intake.refuse(error);
     this.#failure.resolve(error);
   }
-
-  // --- upkeep ---------------------------------------------------------------------------------
 
   async #tickUntilEnd(trim: Trim): Promise<void> {
     const { clock } = this.#options;

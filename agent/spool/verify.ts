@@ -42,7 +42,7 @@ export interface SpoolReport {
   readonly faults: readonly SpoolFault[];
 }
 
-const MAX_FAULTS = 1000;
+export const MAX_FAULTS = 1000;
 
 /**
  * Reads everything and reports; damage is a fault of the report, not an error, also when the state
@@ -79,7 +79,7 @@ function unopened(what: string): SpoolReport {
 const nothingRead = { queues: [], quarantined: 0, indexRecords: 0 } as const;
 
 /** Of no known queue. */
-function faultOf(what: string): SpoolFault {
+export function faultOf(what: string): SpoolFault {
   return { queue: "", lane: null, seq: null, what };
 }
 
