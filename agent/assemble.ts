@@ -11,7 +11,7 @@ import { Capture } from "./capture.ts";
 import type { Checkpoint } from "./change.ts";
 import { buildInfo } from "./commands/build-info.ts";
 import type { ReadAgain } from "./commands/quarantine-desk.ts";
-import { databaseAddress, databaseServerId, type DiskLimits } from "./config/derived.ts";
+import type { DiskLimits } from "./config/derived.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { Completeness } from "./forward/completeness.ts";
 import { DaprClient } from "./forward/dapr-client.ts";
@@ -41,18 +41,14 @@ import { createBinlogSource } from "./source/binlog-source.ts";
 import { findPlaceInTime } from "./source/place-in-time.ts";
 import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
-import type { SourceSettings } from "./source/settings.ts";
 import { Spool } from "./spool/spool.ts";
 import { readQuarantinedAgain } from "./quarantine-resync.ts";
+import { daprSettings, makeTransform, sourceSettings } from "./room-settings.ts";
 import { type IndexWants, mayReadRows, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
-import { createTransform, type Transform } from "./transform/transform.ts";
 import { openVerifications } from "./open-verifications.ts";
 import type { Verifications } from "./verifications.ts";
-
-/** Largest payload of one event: Dapr's 4 MiB for a whole body, less what stands around an event. */
-export const EVENT_BYTES_MAX = 4 * 1024 * 1024 - 64 * 1024;
 
 const HEARTBEAT_MS = 10_000;
 
@@ -147,25 +143,18 @@ async function makeRooms(opened: Opened): Promise<Agent> {
   };
   const beginAt = (from: string): Promise<Beginning> => beginAnewWith(parts, { spool, mapped }, from);
   const replays = new ReplayFilter();
-  const encoder = (): IndexEncoder => mapped.rooms.transform.index;
+  const indexEncoder = (): IndexEncoder => mapped.rooms.transform.index;
   const atRest = (change: () => Promise<void>): Promise<void> => capture.atRest(change);
-  const index = new IndexUpkeep({ spool, encoder, atRest, clock, log });
+  const index = new IndexUpkeep({ spool, encoder: indexEncoder, atRest, clock, log });
   wants.wanted = (after, others) => index.wanted(after, others);
   const watched = { spool, mapped, observer, instance, clock, log, reports: reportsOf(settings, clock) };
   const verifications = await openVerifications(watched, (change) => capture.atRest(change, true));
   const newCapture = (): Capture => {
-    const over = verifications.over(replays.over(mapped.rooms.transform));
-    return new Capture({ source: mapped.rooms.source, encoder: over, index, spool, observer, clock, onDurable });
+    const encoder = verifications.over(replays.over(mapped.rooms.transform));
+    return new Capture({ ...opened, source: mapped.rooms.source, encoder, index, clock, onDurable });
   };
-  const capture: CaptureRounds = new CaptureRounds({
-    newCapture,
-    sourceStatus: () => mapped.rooms.source.status(),
-    sourceStepMs: () => mapped.rooms.source.lastStepMs,
-    isBetweenTransactions: () => spool.checkpoint()?.partial === null,
-    mend: (halt) => mendLoss(parts, halt, beginAt),
-    clock,
-    log,
-  });
+  const mend: RoundsParts["mend"] = (halt) => mendLoss(parts, halt, beginAt);
+  const capture: CaptureRounds = new CaptureRounds({ ...roundsOf(opened, mapped), newCapture, mend });
   const client = new DaprClient(daprSettings(settings), clock);
   const forwarder = makeForwarder(opened, { mapped, client, completeness });
   const healing = makeHealing(opened, mapped, {
@@ -206,6 +195,21 @@ async function makeRooms(opened: Opened): Promise<Agent> {
   };
   if (adoption !== null) capture.halt(adoption.reason);
   return agent;
+}
+
+type RoundsParts = ConstructorParameters<typeof CaptureRounds>[0];
+
+function roundsOf(
+  { parts: { clock, log }, spool }: Opened,
+  mapped: MappingInUse,
+): Omit<RoundsParts, "newCapture" | "mend"> {
+  return {
+    sourceStatus: () => mapped.rooms.source.status(),
+    sourceStepMs: () => mapped.rooms.source.lastStepMs,
+    isBetweenTransactions: () => spool.checkpoint()?.partial === null,
+    clock,
+    log,
+  };
 }
 
 interface Rooms {
@@ -353,54 +357,6 @@ async function openAdoption(parts: AgentParts, spool: Spool): Promise<Adoption |
   const reason = await guardMachine(spool.meta, parts.machine);
   if (reason === null) return null;
   return new Adoption(reason, () => adoptState(spool, parts.machine, parts.clock.wallMs()));
-}
-
-export function makeTransform(
-  settings: Settings,
-  mapping: Mapping,
-  state: { readonly instance: string; readonly schemaVersions: Readonly<Record<string, number>> },
-): Transform {
-  return createTransform({
-    mapping,
-    shop: settings.shopName,
-    database: settings.dbName,
-    namespace: settings.identityNamespace,
-    pubsub: settings.daprPubsub,
-    instance: state.instance,
-    schemaVersions: state.schemaVersions,
-    fieldHashKey: settings.fieldHashKey.read(),
-    maxEventBytes: EVENT_BYTES_MAX,
-  });
-}
-
-export function sourceSettings(settings: Settings): SourceSettings {
-  const address = databaseAddress(settings);
-  const start = settings.startPosition;
-  return {
-    host: address.kind === "tcp" ? address.host : "127.0.0.1",
-    port: address.kind === "tcp" ? address.port : 3306,
-    socketPath: address.kind === "socket" ? address.path : null,
-    user: settings.dbUser,
-    password: () => settings.dbPassword.read() ?? "",
-    database: settings.dbName,
-    tablePrefix: settings.tablePrefix ?? "",
-    serverId: databaseServerId(settings),
-    tls: settings.dbTls,
-    tlsCa: settings.dbTlsCa,
-    startPosition:
-      start === null ? null : start.kind === "gtid" ? start.gtidSet : `${start.file}:${start.position}`,
-  };
-}
-
-export function daprSettings(settings: Settings): ConstructorParameters<typeof DaprClient>[0] {
-  return {
-    endpoint: settings.daprEndpoint,
-    pubsub: settings.daprPubsub,
-    token: () => settings.daprApiToken.read(),
-    tls: { ca: settings.daprTlsCa, cert: settings.daprTlsCert, key: settings.daprTlsKey },
-    httpsProxy: settings.httpsProxy,
-    noProxy: settings.noProxy,
-  };
 }
 
 function heartbeatFacts(

@@ -224,31 +224,6 @@ export interface SnapshotProgress {
 /** A job to add; its generation is given by `withJobs`. */
 export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "purpose" | "topic">;
 
-type ProgressBefore = Omit<SnapshotProgress, "hasRows"> & { readonly hasRows?: boolean };
-
-/** The progress with jobs behind those that are there. */
-export function withJobs(
-  progress: SnapshotProgress | undefined,
-  wanted: readonly WantedJob[],
-): SnapshotProgress {
-  const { hasRows = true, ...before }: ProgressBefore =
-    progress ?? { generation: 0, paused: false, jobs: [], hasRows: false };
-  const made = wanted.map((job, index): SnapshotJob => ({
-    ...job,
-    generation: before.generation + index + 1,
-    begun: null,
-    after: null,
-    rows: 0,
-  }));
-  const rowsCome = hasRows || wanted.some(({ purpose = "rows" }) => purpose === "rows");
-  return {
-    ...before,
-    generation: before.generation + made.length,
-    jobs: [...before.jobs, ...made],
-    ...(rowsCome ? {} : { hasRows: false }),
-  };
-}
-
 // ---------------------------------------------------------------------------------------------
 // Checkpoint
 

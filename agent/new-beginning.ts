@@ -2,6 +2,7 @@
  * The operator's way out of a lost position: capture begins anew at another place, in a new epoch,
  * and consumers are told what could not be read between the two.
  */
+import { withJobs } from "./snapshot-jobs.ts";
 import {
   type Checkpoint,
   nextEpoch,
@@ -9,7 +10,6 @@ import {
   type SnapshotJob,
   type SnapshotProgress,
   type WantedJob,
-  withJobs,
 } from "./change.ts";
 import { AgentError } from "./kernel/errors.ts";
 import type { IndexChange, SpoolWriter } from "./ports.ts";

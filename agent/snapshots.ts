@@ -2,14 +2,8 @@
  * What is to be read beside the stream, by settings and by the operator's word. The source reads it
  * (source/snapshot/), and the checkpoint holds how far it is.
  */
-import {
-  type Checkpoint,
-  type SnapshotProgress,
-  type SnapshotReason,
-  type SnapshotScope,
-  type WantedJob,
-  withJobs,
-} from "./change.ts";
+import { withJobs } from "./snapshot-jobs.ts";
+import type { Checkpoint, SnapshotProgress, SnapshotReason, SnapshotScope, WantedJob } from "./change.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { AgentError } from "./kernel/errors.ts";
 import type { SpoolStats, SpoolWriter } from "./ports.ts";

@@ -3,15 +3,15 @@
  * that is a map. Chunks are read as the source gives them: rows of one place, brought forward to a
  * later one by what the stream says in between, without those that came to be there.
  */
+import { withJobs } from "../agent/snapshot-jobs.ts";
 import assert from "node:assert/strict";
-import {
-  type Checkpoint,
-  type SnapshotChunk,
-  type SnapshotJob,
-  type SnapshotProgress,
-  type SourceItem,
-  type Value,
-  withJobs,
+import type {
+  Checkpoint,
+  SnapshotChunk,
+  SnapshotJob,
+  SnapshotProgress,
+  SourceItem,
+  Value,
 } from "../agent/change.ts";
 import { isVoid, readState, stateKey } from "../agent/index-state.ts";
 import { IndexUpkeep, voidedStates } from "../agent/index-upkeep.ts";

@@ -14,6 +14,8 @@ import { addResync, pauseReading } from "../snapshots.ts";
 import { type Choice, QuarantineDesk, type ReadAgain } from "./quarantine-desk.ts";
 import { resyncArguments } from "./resync.ts";
 import { verifyArguments } from "./verify.ts";
+import { spoolVerification } from "./spool-verify.ts";
+import { releaseArguments } from "./topic-release.ts";
 
 /** For the service's group: nothing that changes state or shows row data. */
 export function readOnlyCommands(
@@ -46,6 +48,8 @@ export function adminCommands(agent: Agent): ControlCommands {
     replay: (args) => atRest(agent, () => agent.replay(replayArguments(args)), false),
     "snapshot pause": () => atRest(agent, () => pauseReading(agent.spool, true)),
     "snapshot resume": () => atRest(agent, () => pauseReading(agent.spool, false)),
+    "spool verify": spoolVerification(agent.spool),
+    "topic release": async (args) => agent.forwarder.release(releaseArguments(args)),
     version: async () => ({ ...buildInfo, instance: agent.instance }),
     ...quarantineCommands(agent, (ids) => agent.readAgain(ids)),
   };

@@ -1,6 +1,6 @@
 /** `magento-edge-agent check`: everything that must hold before `run`; every fault at once. */
 import type { FollowedTable } from "../change.ts";
-import { daprSettings, makeTransform, sourceSettings } from "../assemble.ts";
+import { daprSettings, makeTransform, sourceSettings } from "../room-settings.ts";
 import {
   controlSockets,
   databaseAddress,

@@ -19,6 +19,7 @@ import { runCommand } from "./run.ts";
 import { spoolVerifyCommand } from "./spool-verify.ts";
 import { statusCommand } from "./status.ts";
 import { verifyCommand } from "./verify.ts";
+import { topicReleaseCommand } from "./topic-release.ts";
 import { versionCommand } from "./version.ts";
 
 export const commands: readonly Command[] = [
@@ -37,6 +38,7 @@ export const commands: readonly Command[] = [
   quarantineShowCommand,
   quarantineRetryCommand,
   quarantineDropCommand,
+  topicReleaseCommand,
   mappingShowCommand,
   mappingSchemaCommand,
   versionCommand,

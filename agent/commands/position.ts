@@ -1,6 +1,6 @@
 /** `magento-edge-agent position restart`: a new epoch at another place, told to consumers as a gap. */
 import { guardMachine } from "../adoption.ts";
-import { makeTransform, sourceSettings } from "../assemble.ts";
+import { makeTransform, sourceSettings } from "../room-settings.ts";
 import { takeSupervisor } from "../config/load.ts";
 import type { Settings } from "../config/settings-table.ts";
 import { askIfRunning } from "../control/control-client.ts";

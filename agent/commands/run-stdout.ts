@@ -3,7 +3,7 @@
  * starts at the current end of the binlog or at START_POSITION, and remembers nothing.
  */
 import { randomUUID } from "node:crypto";
-import { makeTransform, sourceSettings } from "../assemble.ts";
+import { makeTransform, sourceSettings } from "../room-settings.ts";
 import { Capture } from "../capture.ts";
 import type { Checkpoint, OutboundEvent } from "../change.ts";
 import { databaseAddress, describeAddress } from "../config/derived.ts";

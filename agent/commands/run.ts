@@ -1,6 +1,7 @@
 /** `magento-edge-agent run`: the service. Resolves with the exit code when it has ended. */
 import type { Adoption } from "../adoption.ts";
-import { type Agent, type AgentParts, assembleAgent, sourceSettings } from "../assemble.ts";
+import { type Agent, type AgentParts, assembleAgent } from "../assemble.ts";
+import { sourceSettings } from "../room-settings.ts";
 import {
   controlSockets,
   type ControlSockets,

@@ -51,7 +51,10 @@ export class DeadLetters {
   }
 
   add(lane: Lane, slot: Slot, verdict: GivenUp): void {
-    this.#items.push({ lane, slot, verdict, letter: this.#parts.encoder.deadLetter(slot.event, verdict) });
+    // What the broker would not take in the event it would not take in the letter either.
+    const isWhole = slot.failures === 0 || slot.refusals > 0;
+    const letter = this.#parts.encoder.deadLetter(slot.event, verdict, isWhole);
+    this.#items.push({ lane, slot, verdict, letter });
   }
 
   /** Whether a request could go now, and if only time stands against it, when. */

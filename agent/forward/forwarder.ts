@@ -23,6 +23,7 @@ import type { Lane } from "./lane.ts";
 import { Lanes } from "./lanes.ts";
 import { eventsOf, type Slot } from "./queue-window.ts";
 import { RateLimit } from "./rate-limit.ts";
+import { release, type Released, type ReleaseRequest } from "./release.ts";
 import { Retries, type RetryOutcome } from "./retries.ts";
 import { Settlement } from "./settlement.ts";
 import { runStallWatch } from "./stall-watch.ts";
@@ -141,6 +142,18 @@ export class Forwarder implements Service {
   /** Sends a quarantined event once more; resolves when it was answered, or cannot be sent. */
   retry(id: string): Promise<RetryOutcome> {
     return this.#retries.retry(id);
+  }
+
+  /** Lets refused events of a topic be given up after all. Throws COMMAND_REFUSED. */
+  release(request: ReleaseRequest): Released {
+    const room = this.#options.quarantineMax - this.#settlement.quarantinedCount - this.#deadLetters.waiting;
+    const released = release(request, {
+      lanes: this.#lanes.all,
+      holds: this.#holds,
+      room: Math.max(0, room),
+    });
+    this.#pump();
+    return released;
   }
 
   status(): ForwarderStatus {

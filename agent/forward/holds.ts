@@ -151,6 +151,11 @@ export class Holds {
     if (own !== undefined && isAboutEvents(own)) this.#release(topic);
   }
 
+  /** What held the topic was given up: the next request tells whether anything else does. */
+  letGo(topic: string): void {
+    this.#release(topic);
+  }
+
   /** Holds the topic, or everything, and sets when it is tried again. */
   hold(topic: string, reason: HoldReason): void {
     const name = reason.scope === "all" ? ALL_TOPICS : topic;
@@ -167,7 +172,7 @@ export class Holds {
       this.#add(name, reason, { attempts, notBeforeMs, reportedAtMs: nowMs, partial: false });
       return;
     }
-    const said = known.code;
+    const { code: said, message: saidWhy } = known;
     known.partial = false;
     known.attempts = attempts;
     known.notBeforeMs = notBeforeMs;
@@ -176,7 +181,8 @@ export class Holds {
       known.code = reason.code;
       known.message = reason.message;
     }
-    if (known.code !== said) this.#observer.held(name, known.code, known.message);
+    if (known.code !== said || known.message !== saidWhy)
+      this.#observer.held(name, known.code, known.message);
     else if (nowMs - known.reportedAtMs >= REPORT_EVERY_MS) {
       known.reportedAtMs = nowMs;
       this.#observer.held(name, known.code, `${known.message} (still, after ${attempts} attempts)`);
@@ -195,7 +201,13 @@ export class Holds {
    * nothing is held back but those. Over with `partlyOver`.
    */
   holdPartly(topic: string, code: string, message: string): void {
-    if (this.#holds.has(topic)) return;
+    const known = this.#holds.get(topic);
+    if (known !== undefined) {
+      if (!known.partial || known.message === message) return;
+      known.message = message;
+      this.#observer.held(topic, known.code, message);
+      return;
+    }
     const nowMs = this.#clock.monotonicMs();
     const reason: HoldReason = { scope: "topic", code, message, retryAfterMs: 0 };
     this.#add(topic, reason, { attempts: 1, notBeforeMs: 0, reportedAtMs: nowMs, partial: true });

@@ -37,6 +37,8 @@ export interface Slot extends Counted {
   refusals: number;
   /** How often a request failed for it while others of the same request were accepted. */
   failures: number;
+  /** An operator said that it may be given up: the next time it is not taken it is. */
+  released: boolean;
   /** Comes from quarantine: its number lies in what is acknowledged already. */
   readonly isRetry: boolean;
 }
@@ -170,6 +172,12 @@ export class QueueWindow {
     const own = this.#newestOfEntity.get(entityKey);
     if (own !== undefined || this.#other === null) return own?.event ?? null;
     return this.#other.#newestOfEntity.get(entityKey)?.event ?? null;
+  }
+
+  /** The event with this id, where it was read and is not behind a barrier; or null. */
+  find(id: string): Slot | null {
+    for (let slot = this.#oldest; slot !== null; slot = slot.next) if (slot.event.id === id) return slot;
+    return null;
   }
 
   /**
@@ -314,6 +322,7 @@ function slotOf(event: SpooledEvent, place: Pick<Slot, "previous" | "isRetry">):
     parked: null,
     refusals: 0,
     failures: 0,
+    released: false,
     countedRound: 0,
   };
 }

@@ -28,6 +28,7 @@ export class Refusals {
   readonly #rule: StormRule;
   #seen = 0;
   #round = 1;
+  #released = 0;
   /** Running numbers of the answers that were refusals, oldest first. */
   readonly #refusedAt: number[] = [];
 
@@ -48,8 +49,27 @@ export class Refusals {
     this.#forgetOld();
   }
 
+  /** So many events may be given up whatever the rule says; an operator has looked at them. */
+  release(events: number): void {
+    this.#released = events;
+    this.clear();
+  }
+
+  /** One was given up. After the last of those that were released the rule counts anew. */
+  gaveUp(): void {
+    if (this.#released === 0) return;
+    this.#released--;
+    if (this.#released === 0) this.clear();
+  }
+
+  /** Events that may still be given up without asking the rule. */
+  get released(): number {
+    return this.#released;
+  }
+
   /** Whether refusals have become a storm. */
   get isStorm(): boolean {
+    if (this.#released > 0) return false;
     this.#forgetOld();
     const refused = this.#refusedAt.length;
     const among = Math.min(this.#seen, this.#rule.lastEvents);

@@ -122,24 +122,38 @@ export class Settlement {
       for (const slot of failed) this.#refusedAlone(lane, slot, outcome);
       return;
     }
-    if (accepted.length === 0 || failed.length === 0) {
-      // All of them failed, or the list names none of ours: the broker took nothing for certain.
-      const message = "the broker took none of the events";
-      this.#parts.holds.hold(topic, { scope: "topic", code: outcome.code, message, retryAfterMs: 0 });
-      this.#failed(slots);
-      giveBack(lane, slots);
+    const [only] = slots;
+    if (slots.length === 1 && only !== undefined && failed.length === 1) {
+      // It may be this one, or the broker. Only an operator can tell.
+      if (this.#notTaken(lane, only, outcome.code)) return;
+    } else if (accepted.length > 0 && failed.length > 0) {
+      // A listed entry may have been stored all the same; it is sent again, its entity waits.
+      for (const slot of failed) {
+        if (!this.#notTaken(lane, slot, outcome.code)) this.#delay(lane, slot, slot.failures);
+      }
+      const message = partlyMessage(lane);
+      if (message !== null) this.#parts.holds.holdPartly(topic, outcome.code, message);
       return;
-    }
-    // A listed entry may have been stored all the same; it is sent again, its entity waits.
-    this.#failed(failed);
-    for (const slot of failed) {
-      slot.failures++;
-      if (slot.failures >= FAILURES_TOLD) lane.failing.add(slot);
-      this.#delay(lane, slot, slot.failures);
-    }
-    if (lane.failing.size === 0) return;
-    const message = "the broker takes some events, and others not";
-    this.#parts.holds.holdPartly(topic, outcome.code, message);
+    } else this.#failed(slots);
+    // All of them failed, or the list names none of ours: the broker took nothing for certain.
+    const message = partlyMessage(lane) ?? "the broker took none of the events";
+    this.#parts.holds.hold(topic, { scope: "topic", code: outcome.code, message, retryAfterMs: 0 });
+    giveBack(lane, slots);
+  }
+
+  /**
+   * The broker says so of this event, without a code of its content: tried for ever, unless an
+   * operator released it. Whether it was.
+   */
+  #notTaken(lane: Lane, slot: Slot, code: string): boolean {
+    this.#failed([slot]);
+    slot.failures++;
+    if (slot.failures >= FAILURES_TOLD) lane.failing.add(slot);
+    if (!slot.released) return false;
+    const reason = `the broker did not take it in ${slot.failures} attempts (${code}); an operator released it`;
+    if (this.#giveUp(lane, slot, { code, reason, attempts: slot.failures }))
+      this.#parts.holds.letGo(slot.event.topic);
+    return true;
   }
 
   #noLongerFailing(lane: Lane, topic: string, slots: readonly Slot[]): void {
@@ -158,22 +172,23 @@ export class Settlement {
     slot.refusals++;
     this.#failed([slot]);
     lane.refusals.refused(slot);
-    if (lane.refusals.isStorm) {
-      const message = `many events are refused (${outcome.code}): a setting is wrong, not the events`;
+    if (lane.refusals.isStorm && !slot.released) {
+      const message = `many events are refused (${outcome.code}): a setting is wrong, not the events; where the events are, magento-edge-agent topic release ${lane.queue} --max=N gives up N of them`;
       holds.hold(slot.event.topic, { scope: "topic", code: STORM, message, retryAfterMs: 0 });
       lane.postponeSuspects([slot]);
       return;
     }
-    if (!outcome.permanent && slot.refusals < maxRetries) {
+    if (!outcome.permanent && !slot.released && slot.refusals < maxRetries) {
       this.#delay(lane, slot, slot.refusals);
       return;
     }
     const reason = `Dapr refused the event for its own content (${outcome.code})`;
-    this.#giveUp(lane, slot, { code: outcome.code, reason, attempts: slot.refusals });
+    const wasGivenUp = this.#giveUp(lane, slot, { code: outcome.code, reason, attempts: slot.refusals });
+    if (wasGivenUp && !slot.released) lane.refusals.gaveUp();
   }
 
   /** To the dead letters, unless the quarantine has no room: then the topic waits for an operator. */
-  #giveUp(lane: Lane, slot: Slot, verdict: GivenUp): void {
+  #giveUp(lane: Lane, slot: Slot, verdict: GivenUp): boolean {
     const { holds, quarantineMax, reader, deadLettersWaiting } = this.#parts;
     const { topic, queue, seq } = slot.event;
     const isThere = reader.quarantined.has(queue, seq, slot.event.lane);
@@ -182,10 +197,11 @@ export class Settlement {
       const message = `${why}; the next one would be refused for ${verdict.code}`;
       holds.hold(topic, { scope: "topic", code: QUARANTINE_FULL, message, retryAfterMs: 0 });
       lane.postponeSuspects([slot]);
-      return;
+      return false;
     }
     holds.refusalsSettled(topic);
     this.#parts.giveUp(lane, slot, verdict);
+    return true;
   }
 
   /** The event stays in quarantine; what the answer says of the topic or of everything counts. */
@@ -217,6 +233,16 @@ export class Settlement {
     lane.acked = through;
     this.#parts.reader.ack(lane.queue, through, lane.lane);
   }
+}
+
+/** Names one of the events that are not taken, for whoever wants to look into it or to release it. */
+function partlyMessage(lane: Lane): string | null {
+  const [first] = lane.failing;
+  if (first === undefined) return null;
+  const { id, table, topic } = first.event;
+  const others = lane.failing.size === 1 ? "" : ` and ${lane.failing.size - 1} others`;
+  const mend = `magento-edge-agent topic release ${topic} --event=${id} gives it up`;
+  return `the broker does not take event ${id} of ${table}${others}, again and again; ${mend}`;
 }
 
 /** Suspects stay apart: mixed with others they would have them refused again. */

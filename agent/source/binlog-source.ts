@@ -3,13 +3,13 @@
  * proves that the position is what it was, reconnects for ever after a loss, and throws only what
  * no reconnect can mend.
  */
+import { withJobs } from "../snapshot-jobs.ts";
 import {
   type Checkpoint,
   nextEpoch,
   type Position,
   type SourceItem,
   STATE_FORMAT_VERSION,
-  withJobs,
 } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { ChangeSource, SnapshotStatus, SourceStatus } from "../ports.ts";

@@ -23,6 +23,8 @@ const rightsCodes = new Set([
 ]);
 /** The server's one number for everything that ends a dump. */
 export const DUMP_REFUSED = 1236;
+/** MariaDB's ER_SLAVE_SAME_ID; MySQL says it with the number above. */
+const REPLICA_SAME_ID = 4052;
 
 export interface ServerError {
   readonly code: string;
@@ -56,6 +58,7 @@ export function translateError(thrown: unknown): AgentError {
   if (rightsCodes.has(code)) return made("SOURCE_RIGHTS");
   if (code === "ER_BAD_DB_ERROR")
     return made("SOURCE_UNSUITABLE", "Set MAGENTO_DB_NAME to the shop's database.");
+  if (number === REPLICA_SAME_ID) return made("SERVER_ID_TAKEN");
   // 1236 has no code of its own for "this id is in use"; only the server's text tells it from the
   // other reasons. Whether the position is gone is looked up, never read out of the text.
   if (number === DUMP_REFUSED && /same server_(uu)?id|server_uuid\/server_id/i.test(message)) {

@@ -2,6 +2,7 @@
  * What damage left: bytes of damaged records, files of a damaged database. Kept for whoever looks
  * into it, within bounds: it holds personal data, and takes room that the spool needs.
  */
+import type { SpoolOptions } from "./spool-options.ts";
 import { mkdir, readdir, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Seq } from "../change.ts";
@@ -89,4 +90,14 @@ export class Evidence {
       // A full or failing disk: the error that names the record is what counts.
     }
   }
+}
+
+/** In the state directory, within a quarter of what that may take. */
+export function evidenceOf({ stateDir, limits, quarantineKeepDays, clock }: SpoolOptions): Evidence {
+  return new Evidence({
+    stateDir,
+    bytesMax: limits.bytesMax / 4,
+    keepDays: quarantineKeepDays,
+    wallMs: () => clock.wallMs(),
+  });
 }

@@ -5,15 +5,15 @@
  * is taken for sound that was not proven, and what is missing is read again from the binlog.
  */
 import { existsSync, writeFileSync } from "node:fs";
-import { mkdir, open, readdir, readFile, rm } from "node:fs/promises";
+import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { STATE_FORMAT_VERSION } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
 import { openError, repairDatabase } from "./database.ts";
+import { damagedTables, disarmTables, missingFile, tableBytes } from "./database-files.ts";
 import type { Database } from "./database.ts";
 import type { Evidence } from "./evidence.ts";
-import { liveTables } from "./live-tables.ts";
 import { readMarker, writeMarker } from "./marker.ts";
 import type { FoundMarker, Marker } from "./marker.ts";
 import type { Mark } from "./marks.ts";
@@ -23,6 +23,7 @@ import { readError, restoreQueues } from "./restoring.ts";
 import type { CoherentState, FoundDamage } from "./restoring.ts";
 import type { Segments } from "./segments.ts";
 import { formatKey, marksKey, progressKey, readState, refuseOther } from "./state.ts";
+import { syncDirectory } from "./sync-directory.ts";
 import type { FormatRecord, MarksRecord, ProgressRecord, StoredState } from "./state.ts";
 
 /** Where the database lies in the state directory. */
@@ -34,6 +35,22 @@ export function databasePath(stateDir: string): string {
 function repairNotePath(stateDir: string): string {
   return join(stateDir, "repair-at-start");
 }
+
+/** There while the spool is open, so also after a process that did not close it. */
+function inUsePath(stateDir: string): string {
+  return join(stateDir, "in-use");
+}
+
+export interface OpeningTuning {
+  /**
+   * Tables of at most so much are proven at every start, which takes a fraction of a second; of more only
+   * after a process that did not close them. A damaged table can end the process that reads it: no
+   * damage ends two of them.
+   */
+  readonly provenBytesMax: number;
+}
+
+export const openingTuning: OpeningTuning = { provenBytesMax: 64 * 1024 * 1024 };
 
 export interface OpenedState extends CoherentState {
   readonly format: FormatRecord;
@@ -57,6 +74,7 @@ export interface OpeningParts {
   readonly evidence: Evidence;
   readonly clock: Clock;
   readonly log: Log;
+  readonly tuning?: Partial<OpeningTuning>;
 }
 
 /**
@@ -125,17 +143,16 @@ class Opening {
       state = await this.#makeAnew(state);
       healed = "made anew";
     }
+    await noteUse(stateDir);
     for (const line of state.lossesAtOpen) log.warn("the database dropped bytes when it recovered", { line });
     return { ...state, values, healed };
   }
 
   async #attempt(): Promise<Sound | Trouble> {
     const { database, hasFiles, queues, segments, evidence, stateDir } = this.#parts;
-    const missing = hasFiles ? await missingFile(this.#path) : null;
-    if (missing === "all") {
-      if (this.#foundMarker !== "none") return new Trouble("it is gone", false);
-    } else if (missing !== null) return new Trouble(`${missing} is missing`, true);
     try {
+      const trouble = hasFiles ? await this.#ofFiles() : null;
+      if (trouble !== null) return trouble;
       await database.open();
       const stored = await readState(database).catch((error: unknown) => {
         throw readError(error);
@@ -152,6 +169,18 @@ class Opening {
       if (known.code !== "SPOOL_CORRUPT") throw known;
       return new Trouble(known.message, true);
     }
+  }
+
+  async #ofFiles(): Promise<Trouble | null> {
+    const missing = await missingFile(this.#path);
+    if (missing === "all") return this.#foundMarker === "none" ? null : new Trouble("it is gone", false);
+    if (missing !== null) return new Trouble(`${missing} is missing`, true);
+    const { provenBytesMax } = { ...openingTuning, ...this.#parts.tuning };
+    const wasClosed = !existsSync(inUsePath(this.#parts.stateDir));
+    if (wasClosed && (await tableBytes(this.#path)) > provenBytesMax) return null;
+    for await (const { name, what } of damagedTables(this.#path))
+      return new Trouble(`${name}: ${what}`, true);
+    return null;
   }
 
   async #closed(trouble: Trouble): Promise<Trouble> {
@@ -218,6 +247,7 @@ class Opening {
   async #repair(): Promise<Sound | Trouble> {
     const { evidence } = this.#parts;
     try {
+      await disarmTables(this.#path);
       await repairDatabase(this.#path);
     } catch (error) {
       return new Trouble(`it cannot be repaired (${openError(error, this.#path).message})`, false);
@@ -296,43 +326,6 @@ async function putNow(
 }
 
 /**
- * A database that lacks what names its tables would be opened as a new one, and its tables deleted:
- * so this is asked before. "all": there is no database; null: it is there.
- */
-export async function missingFile(path: string): Promise<string | null> {
-  const names = await readdir(path);
-  if (!names.some((name) => /^(CURRENT|MANIFEST-\d+|\d+\.(ldb|sst|log))$/.test(name))) return "all";
-  if (!names.includes("CURRENT")) return "CURRENT";
-  const manifest = (await readFile(join(path, "CURRENT"), "utf8")).trim();
-  if (!names.includes(manifest)) return "the MANIFEST";
-  const live = await liveTables(join(path, manifest));
-  for (const name of names) {
-    const size = name.endsWith(".ldb") ? live?.get(Number.parseInt(name, 10)) : undefined;
-    if (size !== undefined && !(await isWhole(join(path, name), size))) return `the end of ${name}`;
-  }
-  return null;
-}
-
-/** A table that was cut short fails like a disk: LevelDB maps it and reads beyond its end. */
-async function isWhole(path: string, wanted: number): Promise<boolean> {
-  const file = await open(path, "r");
-  try {
-    const { size } = await file.stat();
-    if (size < wanted) return false;
-    const { buffer } = await file.read({
-      buffer: Buffer.alloc(TABLE_MAGIC.length),
-      position: size - TABLE_MAGIC.length,
-    });
-    return buffer.equals(TABLE_MAGIC);
-  } finally {
-    await file.close();
-  }
-}
-
-/** The last bytes of every table. */
-const TABLE_MAGIC = Buffer.from("57fb808b247547db", "hex");
-
-/**
  * LevelDB skips what it cannot read of its log and only writes a line to its own LOG file. After a
  * power cut that is the tail that no fsync covered; the ends of the queues tell whether more is gone.
  */
@@ -357,4 +350,18 @@ export function noteRepair(stateDir: string): void {
   } catch {
     // Without the note the next start meets the same table at its first compaction.
   }
+}
+
+async function noteUse(stateDir: string): Promise<void> {
+  try {
+    await writeFile(inUsePath(stateDir), "", { mode: 0o600 });
+    await syncDirectory(stateDir);
+  } catch {
+    // A full disk must not keep the agent from sending what is on it.
+  }
+}
+
+/** The database was closed in good order. */
+export async function noteClosed(stateDir: string): Promise<void> {
+  await rm(inUsePath(stateDir), { force: true });
 }

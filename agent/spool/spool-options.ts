@@ -4,6 +4,7 @@ import type { SpoolObserver } from "../ports.ts";
 import type { Database } from "./database.ts";
 import type { SpoolLimits } from "./limits.ts";
 import type { MarkTuning } from "./marks.ts";
+import type { OpeningTuning } from "./opening.ts";
 import type { SegmentTuning } from "./segments.ts";
 import type { TrimTuning } from "./trim.ts";
 
@@ -20,6 +21,6 @@ export interface SpoolOptions {
   readonly clock: Clock;
   /** For tests: another database than LevelDB. */
   readonly database?: Database;
-  /** For tests: when room is given back, marks are made and segments end. */
-  readonly tuning?: Partial<TrimTuning & MarkTuning & SegmentTuning>;
+  /** For tests: when room is given back, marks are made, segments end and tables are proven at a start. */
+  readonly tuning?: Partial<TrimTuning & MarkTuning & SegmentTuning & OpeningTuning>;
 }

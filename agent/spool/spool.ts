@@ -25,18 +25,19 @@ import type {
 } from "../ports.ts";
 import { levelDatabase } from "./database.ts";
 import type { Database } from "./database.ts";
-import { Evidence } from "./evidence.ts";
+import { type Evidence, evidenceOf } from "./evidence.ts";
 import { FsyncTimes } from "./fsync-times.ts";
 import { GroupCommit } from "./group-commit.ts";
 import type { Group } from "./group-commit.ts";
 import { IndexRoom } from "./index-room.ts";
 import { abortError, Intake } from "./intake.ts";
 import { Damages } from "./damages.ts";
+import { LiveVerify } from "./live-verify.ts";
 import { IntakeGate } from "./limits.ts";
 import { Marks } from "./marks.ts";
 import { MarkerKeeper } from "./marker.ts";
 import { MetaRoom } from "./meta-room.ts";
-import { databasePath, noteRepair, openState } from "./opening.ts";
+import { databasePath, noteClosed, noteRepair, openState } from "./opening.ts";
 import type { OpenedState } from "./opening.ts";
 import { Quarantine } from "./quarantine.ts";
 import { Queues } from "./queue.ts";
@@ -46,7 +47,7 @@ import type { SpoolOptions } from "./spool-options.ts";
 import { Segments } from "./segments.ts";
 import { queueState, spoolStats } from "./stats.ts";
 import { StateWriter } from "./state-writer.ts";
-import { DELETES_PER_WRITE, Trim, trimTuning } from "./trim.ts";
+import { DELETES_PER_WRITE, Trim } from "./trim.ts";
 import { UsageWatch } from "./usage-watch.ts";
 
 /** Acknowledgements, trims and measurements happen this often. */
@@ -100,10 +101,9 @@ export class Spool implements SpoolWriter, QueueReader {
     process.umask(0o077);
     const spool = new Spool(options);
     try {
-      const rooms = { queues: spool.#queues, segments: spool.#segments };
-      const own = { database: spool.#database, evidence: spool.#evidence, ...rooms };
+      const own = { database: spool.#database, queues: spool.#queues, segments: spool.#segments };
       const hasFiles = options.database === undefined;
-      await spool.#start(await openState({ ...options, ...own, hasFiles }));
+      await spool.#start(await openState({ ...options, ...own, evidence: spool.#evidence, hasFiles }));
       return spool;
     } catch (error) {
       // Releases the lock, so that another command can look at the directory.
@@ -117,12 +117,7 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#database =
       options.database ?? levelDatabase(databasePath(options.stateDir), { createIfMissing: true });
     this.#segments = new Segments(() => this.#queues.pendingBytes(), options.tuning ?? {});
-    this.#evidence = new Evidence({
-      stateDir: options.stateDir,
-      bytesMax: options.limits.bytesMax / 4,
-      keepDays: options.quarantineKeepDays,
-      wallMs: () => options.clock.wallMs(),
-    });
+    this.#evidence = evidenceOf(options);
     this.#records = new QueueRecords(this.#database, this.#evidence);
     this.#gate = new IntakeGate(options.limits, options.observer);
     this.#commit = new GroupCommit(this.#database, options, {
@@ -248,6 +243,12 @@ export class Spool implements SpoolWriter, QueueReader {
     await this.quarantined.add(event, verdict);
   }
 
+  /** A proof of all that is stored, beside the work. The caller runs it, one at a time. */
+  proof(): LiveVerify {
+    const own = { database: this.#database, queues: this.#queues, signal: this.#ending.signal };
+    return new LiveVerify({ ...this.#options, ...own });
+  }
+
   onAppended(listener: (queues: readonly string[]) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -288,6 +289,7 @@ export class Spool implements SpoolWriter, QueueReader {
     }
     await this.#trim?.settled();
     await this.#database.close();
+    if (this.#failed === null) await noteClosed(this.#options.stateDir);
   }
 
   async #start(opened: OpenedState): Promise<void> {
@@ -321,8 +323,6 @@ export class Spool implements SpoolWriter, QueueReader {
     if (this.#failed !== null) throw this.#failed;
     if (this.#ending.signal.aborted) throw abortError("the spool was closed");
   }
-
-  // --- writes ---------------------------------------------------------------------------------
 
   #afterWrite(group: Group, seconds: number): void {
     for (const [queue, last] of group.grown) queue.durable = last;
@@ -365,8 +365,6 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#intake.refuse(error);
     this.#failure.resolve(error);
   }
-
-  // --- upkeep ---------------------------------------------------------------------------------
 
   async #tickUntilEnd(trim: Trim): Promise<void> {
     const { clock } = this.#options;

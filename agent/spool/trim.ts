@@ -21,7 +21,7 @@ export interface TrimTuning {
   readonly compactAgeMs: number;
 }
 
-export const trimTuning: TrimTuning = {
+const trimTuning: TrimTuning = {
   compactStepBytes: 64 * 1024 * 1024,
   compactIdleMs: 5_000,
   compactAgeMs: 60 * 60 * 1000,
@@ -29,7 +29,7 @@ export const trimTuning: TrimTuning = {
 
 export interface TrimOptions {
   readonly clock: Clock;
-  readonly tuning: TrimTuning;
+  readonly tuning?: Partial<TrimTuning>;
   /** A compaction ended; the directory may be smaller now. */
   readonly compacted: () => void;
   readonly failed: (error: unknown) => void;
@@ -46,6 +46,7 @@ export class Trim {
   readonly #queues: Queues;
   readonly #segments: Segments;
   readonly #options: TrimOptions;
+  readonly #tuning: TrimTuning;
   readonly #keys = new QueueKeyWriter();
   #quarantineShrankMs: number | null = null;
   #lastWorkMs: number;
@@ -61,6 +62,7 @@ export class Trim {
     this.#segments = segments;
     this.#clock = options.clock;
     this.#options = options;
+    this.#tuning = { ...trimTuning, ...options.tuning };
     this.#lastWorkMs = options.clock.monotonicMs();
   }
 
@@ -155,9 +157,9 @@ export class Trim {
     if (pressed) return true;
     const ageMs = this.#clock.wallMs() - sinceMs;
     // A clock that was set back must not keep personal data: then the age is unknown.
-    if (ageMs >= this.#options.tuning.compactAgeMs || ageMs < 0) return true;
+    if (ageMs >= this.#tuning.compactAgeMs || ageMs < 0) return true;
     const idleMs = this.#clock.monotonicMs() - this.#lastWorkMs;
-    return idleMs >= this.#options.tuning.compactIdleMs && deadBytes(this.#segments.all) >= IDLE_WORTH_BYTES;
+    return idleMs >= this.#tuning.compactIdleMs && deadBytes(this.#segments.all) >= IDLE_WORTH_BYTES;
   }
 
   #dead(): Due {
@@ -177,7 +179,7 @@ export class Trim {
     );
     // A step costs by what else is in the tables that it meets, not by what it frees. So steps grow with
     // the backlog; what is deleted takes no more room than what waits.
-    const stepBytes = Math.max(this.#options.tuning.compactStepBytes, this.#queues.pendingBytes());
+    const stepBytes = Math.max(this.#tuning.compactStepBytes, this.#queues.pendingBytes());
     return { isAll: false, segments: deadBytes(worn) >= stepBytes ? worn : [] };
   }
 

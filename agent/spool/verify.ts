@@ -6,8 +6,9 @@ import type { Lane, Seq } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { entriesOf, isCorruption, levelDatabase, openError } from "./database.ts";
 import type { Database, KeyRange } from "./database.ts";
+import { damagedTables, missingFile } from "./database-files.ts";
 import { indexRoom, parseQuarantineKey, parseQueueKey, quarantineRoom, queueRoom } from "./keys.ts";
-import { databasePath, missingFile } from "./opening.ts";
+import { databasePath } from "./opening.ts";
 import { Queues } from "./queue.ts";
 import type { Queue } from "./queue.ts";
 import { DamagedRecord } from "./damaged-record.ts";
@@ -41,7 +42,7 @@ export interface SpoolReport {
   readonly faults: readonly SpoolFault[];
 }
 
-const MAX_FAULTS = 1000;
+export const MAX_FAULTS = 1000;
 
 /**
  * Reads everything and reports; damage is a fault of the report, not an error, also when the state
@@ -54,6 +55,10 @@ export async function verifySpool(stateDir: string): Promise<SpoolReport> {
   const path = databasePath(stateDir);
   const missing = await missingFile(path).catch(() => "all");
   if (missing !== null) return unopened(missing === "all" ? "it is gone" : `${missing} is missing`);
+  const tables: SpoolFault[] = [];
+  for await (const { name, what } of damagedTables(path)) tables.push(faultOf(`${name}: ${what}`));
+  // To read on could end this process. The agent repairs the database when it starts.
+  if (tables.length > 0) return { ...nothingRead, faults: tables.slice(0, MAX_FAULTS) };
   const database = levelDatabase(path, { createIfMissing: false });
   try {
     await database.open();
@@ -68,8 +73,14 @@ export async function verifySpool(stateDir: string): Promise<SpoolReport> {
 }
 
 function unopened(what: string): SpoolReport {
-  const faults = [{ queue: "", lane: null, seq: null, what: `the database: ${what}` }];
-  return { queues: [], quarantined: 0, indexRecords: 0, faults };
+  return { ...nothingRead, faults: [faultOf(`the database: ${what}`)] };
+}
+
+const nothingRead = { queues: [], quarantined: 0, indexRecords: 0 } as const;
+
+/** Of no known queue. */
+export function faultOf(what: string): SpoolFault {
+  return { queue: "", lane: null, seq: null, what };
 }
 
 class Verification {

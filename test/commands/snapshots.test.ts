@@ -1,6 +1,7 @@
+import { withJobs } from "../../agent/snapshot-jobs.ts";
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
-import { type Checkpoint, type SnapshotProgress, withJobs } from "../../agent/change.ts";
+import type { Checkpoint, SnapshotProgress } from "../../agent/change.ts";
 import type { AppendBatch } from "../../agent/ports.ts";
 import { addResync, type IndexWants, pauseReading, snapshotsAtStart } from "../../agent/snapshots.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";

@@ -143,7 +143,16 @@ class Agent {
         checkpoint: this.now,
       };
       this.#encoder?.encode(
-        { kind: "chunk", table: 0, job: { ...job, begun }, isFirst: true, isLast: true, rows: [], ...common },
+        {
+          kind: "chunk",
+          table: 0,
+          job: { ...job, begun },
+          isFirst: true,
+          isReshaped: false,
+          isLast: true,
+          rows: [],
+          ...common,
+        },
         context,
       );
     }

@@ -4,12 +4,13 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { test } from "node:test";
+import { test, type TestContext } from "node:test";
 import { startDaprd } from "../servers/daprd.ts";
 import { startRedis } from "../servers/redis.ts";
-import { eventOf, startRig, TOPIC, until } from "./fakes.ts";
+import { DLQ, eventOf, startRig, TOPIC, until } from "./fakes.ts";
 
-test("everything arrives, first deliveries in entity order, with Redis and daprd killed on the way", async (t) => {
+/** A forwarder into a real daprd that stores in a real Redis. */
+async function startRoad(t: TestContext, batchSize: number) {
   const directory = mkdtempSync(join(tmpdir(), "mea-forward-"));
   const redis = await startRedis();
   writeFileSync(
@@ -27,13 +28,18 @@ spec:
 `,
   );
   const daprd = await startDaprd({ resourcesDir: directory });
-  const rig = startRig({ endpoint: daprd.endpoint, batchSize: 100, headersMs: 20_000 });
+  const rig = startRig({ endpoint: daprd.endpoint, batchSize, headersMs: 20_000 });
   t.after(async () => {
     await rig.stop();
     await daprd.stop();
     await redis.stop();
     rmSync(directory, { recursive: true, force: true });
   });
+  return { redis, daprd, rig };
+}
+
+test("everything arrives, first deliveries in entity order, with Redis and daprd killed on the way", async (t) => {
+  const { redis, daprd, rig } = await startRoad(t, 100);
   const acked = (): number => rig.queues.queues()[0]?.acked ?? 0;
   const add = (count: number): void =>
     rig.queues.append(
@@ -79,4 +85,25 @@ spec:
     newest.set(event.entityKey, event.seq);
   }
   assert.equal(seen.size, 12_000);
+});
+
+test("an event that is too large for Redis alone is held and named, others go on, and an operator gives it up", async (t) => {
+  const { redis, rig } = await startRoad(t, 20);
+  await redis.command("CONFIG", "SET", "proto-max-bulk-len", "1048576");
+  const large = eventOf({ key: "large", bytes: 1_300_000 });
+  rig.queues.append(eventOf({ key: "a" }), large, eventOf({ key: "large" }), eventOf({ key: "b" }));
+  const topic = () => rig.forwarder.status().topics[0];
+  await until(() => topic()?.message?.includes(large.id) === true, "the event is named", 20_000);
+  assert.equal(topic()?.code, "ERR_PUBSUB_PUBLISH_MESSAGE");
+  rig.queues.append(...Array.from({ length: 40 }, (_, index) => eventOf({ key: `k${index}` })));
+  await until(() => rig.told.counts.published === 42, "the others are delivered", 20_000);
+  assert.equal(rig.queues.quarantined.count, 0, "a limit of the broker is waited for");
+  rig.forwarder.release({ topic: TOPIC, what: { eventId: large.id } });
+  await rig.drained(20_000);
+  assert.equal(await redis.streamLength(DLQ), 1, "its dead letter, without what Redis does not take");
+  assert.equal(await redis.streamLength(TOPIC), 43, "all but it, its entity's next one too");
+  assert.deepEqual(
+    rig.queues.quarantined.events.map(({ event }) => event.id),
+    [large.id],
+  );
 });

@@ -27,10 +27,10 @@ export async function largest(dir: string, pattern: RegExp): Promise<string> {
   return file;
 }
 
-export async function flip(file: string, at: (bytes: Buffer) => number): Promise<void> {
+export async function flip(file: string, at: (bytes: Buffer) => number, bit = 0x10): Promise<void> {
   const bytes = await readFile(file);
   const place = at(bytes);
-  bytes[place] = (bytes[place] ?? 0) ^ 0x10;
+  bytes[place] = (bytes[place] ?? 0) ^ bit;
   await writeFile(file, bytes);
 }
 
@@ -151,6 +151,14 @@ export const table: readonly Case[] = [
     async (dir) => {
       await compacted(dir);
       await flip(await largest(dir, /\.ldb$/), (bytes) => Math.floor((bytes.length - 400) * share));
+    },
+  ]),
+  // LevelDB, which does not read checksums, would believe these.
+  ...([0, 1, 2] as const).map((at): Case => [
+    `the length ${at} of an entry of a table, much larger`,
+    async (dir) => {
+      await compacted(dir);
+      await flip(await largest(dir, /\.ldb$/), () => at, 0x80);
     },
   ]),
   [

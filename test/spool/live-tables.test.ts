@@ -6,7 +6,7 @@ import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import { Level } from "level";
 import { liveTables } from "../../agent/spool/live-tables.ts";
-import { missingFile } from "../../agent/spool/opening.ts";
+import { type DamagedTable, damagedTables } from "../../agent/spool/database-files.ts";
 import { stateDirOf } from "./fixtures.ts";
 
 /** A database with several tables and compactions behind it. */
@@ -24,6 +24,12 @@ async function manifestOf(directory: string): Promise<string> {
   return join(directory, (await readFile(join(directory, "CURRENT"), "utf8")).trim());
 }
 
+async function damagedIn(directory: string): Promise<DamagedTable[]> {
+  const found: DamagedTable[] = [];
+  for await (const each of damagedTables(directory)) found.push(each);
+  return found;
+}
+
 describe("the tables that a database has", () => {
   it("are those that its MANIFEST names, with their sizes", async (t) => {
     const directory = await filled(t);
@@ -39,11 +45,12 @@ describe("the tables that a database has", () => {
   it("are damaged when one of them is cut short, and not by a piece that a killed process left", async (t) => {
     const directory = await filled(t);
     await writeFile(join(directory, "999999.ldb"), "the first bytes of a table that was under way");
-    assert.equal(await missingFile(directory), null);
+    assert.deepEqual(await damagedIn(directory), []);
     const live = await liveTables(await manifestOf(directory));
     const [number = 0] = live?.keys() ?? [];
     const name = `${String(number).padStart(6, "0")}.ldb`;
     await truncate(join(directory, name), 100);
-    assert.equal(await missingFile(directory), `the end of ${name}`);
+    const found = await damagedIn(directory);
+    assert.deepEqual(found, [{ name, what: "its end is missing" }]);
   });
 });

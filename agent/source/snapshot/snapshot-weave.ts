@@ -19,6 +19,7 @@ import type {
 } from "../../change.ts";
 import type { AgentError } from "../../kernel/errors.ts";
 import type { Clock, Log } from "../../kernel/service.ts";
+import { replaced } from "../../snapshot-jobs.ts";
 import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
 import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
@@ -394,13 +395,4 @@ export class SnapshotWeave {
     this.#reader = null;
     await reader?.[Symbol.asyncDispose]();
   }
-}
-
-/** The progress with its first job in its new state, or without it. */
-function replaced(
-  progress: SnapshotProgress | undefined,
-  job: SnapshotJob | null,
-): SnapshotProgress | undefined {
-  if (progress === undefined) return undefined;
-  return { ...progress, jobs: [...(job === null ? [] : [job]), ...progress.jobs.slice(1)] };
 }
