@@ -301,19 +301,15 @@ export class Spool implements SpoolWriter, QueueReader {
     for (const { queue, seq, what } of opened.damages) this.damages.found(queue, seq, what);
     await this.meta.load(opened.values, this.#options.log);
     await this.quarantined.load();
-    this.#trim = new Trim(
-      this.#database,
-      { queues: this.#queues, segments: this.#segments },
-      {
-        clock: this.#options.clock,
-        tuning: { ...trimTuning, ...this.#options.tuning },
-        compacted: () => {
-          this.#state.cursorsDirty = true;
-          void this.#usage.measure();
-        },
-        failed: (error) => this.#commit.fail(error),
+    const spaces = { queues: this.#queues, segments: this.#segments };
+    this.#trim = new Trim(this.#database, spaces, {
+      ...this.#options,
+      compacted: () => {
+        this.#state.cursorsDirty = true;
+        void this.#usage.measure();
       },
-    );
+      failed: (error) => this.#commit.fail(error),
+    });
     this.#trim.restore(opened.cursors.uncompactedSinceMs);
     await this.#usage.measure();
     this.#ticking = this.#tickUntilEnd(this.#trim);

@@ -21,7 +21,7 @@ export interface TrimTuning {
   readonly compactAgeMs: number;
 }
 
-const trimTuning: TrimTuning = {
+export const trimTuning: TrimTuning = {
   compactStepBytes: 64 * 1024 * 1024,
   compactIdleMs: 5_000,
   compactAgeMs: 60 * 60 * 1000,
