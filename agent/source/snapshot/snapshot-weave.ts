@@ -239,7 +239,7 @@ export class SnapshotWeave {
     if (isFirst) log.notice(`${what} are being read`, { ...about, estimated: job.begun.rowsEstimated });
     if (done === null) return;
     log.notice(`all ${what} were read`, { ...about, rows: done.rows });
-    if (this.#progress?.jobs.length === 0) log.notice("the snapshot is complete");
+    if (this.#progress?.jobs.length === 0 && what === "rows") log.notice("the snapshot is complete");
   }
 
   #waste(job: SnapshotJob, flaw: Flaw | null): void {
