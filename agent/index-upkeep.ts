@@ -180,7 +180,7 @@ export class IndexUpkeep implements IndexFollower {
         const state = scanned(before, item);
         if (state === before) continue;
         this.#set(id, state);
-        if (state.completeSince !== null && item.isLast && before.scan !== null)
+        if (state.completeSince !== null && item.isLast && state.completeSince !== before.completeSince)
           log.notice("the index of a relation is complete", {
             relation: name,
             generation: state.completeSince,

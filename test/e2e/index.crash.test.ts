@@ -10,8 +10,8 @@ import { serverKinds } from "../servers/matrix.ts";
 import { childrenOfSource, readIndex } from "./index-on-disk.ts";
 import { Stack } from "./stack.ts";
 
-const KILLS = 8;
-const ROWS = 1_500;
+const KILLS = 5;
+const ROWS = 1_000;
 const cases = [
   { name: "MariaDB 10.11", mode: "never" },
   { name: "MariaDB 10.11", mode: "initial" },

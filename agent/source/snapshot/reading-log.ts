@@ -40,7 +40,7 @@ export class ReadingLog {
       return;
     }
     this.#log.notice(`all ${what} were read`, { ...about, rows: done.rows });
-    if (jobsLeft === 0) this.#log.notice("the snapshot is complete");
+    if (jobsLeft === 0 && what === "rows") this.#log.notice("the snapshot is complete");
   }
 
   /** No rows may be read now: said once, until some are read again. */
