@@ -32,6 +32,20 @@ export interface InvalidText {
  */
 export type Value = string | number | null | JsonText | InvalidText;
 
+/** Values of a table's followed columns, in their order; `undefined` where it has no such column. */
+export type Row = readonly (Value | undefined)[];
+/** Rows as bytes, for loops that have no time to make values of them. Of packed-rows.ts, as are the kinds. */
+export interface PackedRows extends Iterable<Row> {
+  readonly length: number;
+  readonly width: number;
+  readonly bytes: Buffer;
+  kindOf(row: number, column: number): number;
+  startOf(row: number, column: number): number;
+  endOf(row: number, column: number): number;
+  valueOf(row: number, column: number): Value | undefined;
+  rowOf(row: number, columns?: readonly number[]): Row;
+}
+
 // ---------------------------------------------------------------------------------------------
 // What to follow
 
@@ -137,8 +151,8 @@ export interface SnapshotChunk {
   readonly isLast: boolean;
   /** The table's columns are other ones than when it was last read. */
   readonly isReshaped: boolean;
-  /** In the order of `FollowedTable.columns`; `undefined` where the shop's table has no such column. */
-  readonly rows: readonly (readonly (Value | undefined)[])[];
+  /** Good until the next items are pulled: then their memory is used again. */
+  readonly rows: PackedRows;
   readonly position: Position;
   /** Set where the rows are all that there are in a range of keys at `position` (digests). */
   readonly keyRange?: KeyRange;

@@ -122,6 +122,8 @@ export interface IndexFollower {
 export interface PayloadWriter {
   /** The text in UTF-8. The bytes may be used again once their batch is durable. */
   write(text: string): Buffer;
+  /** What `fill` writes from `start` on, at most `bytesMax`; it says where it ended. The same holds for it. */
+  compose(bytesMax: number, fill: (target: Buffer, start: number) => number): Buffer;
 }
 
 export interface EncodeContext {

@@ -7,6 +7,7 @@ import { withJobs } from "../agent/snapshot-jobs.ts";
 import assert from "node:assert/strict";
 import type {
   Checkpoint,
+  Row,
   SnapshotChunk,
   SnapshotJob,
   SnapshotProgress,
@@ -16,6 +17,7 @@ import type {
 import { isVoid, readState, stateKey } from "../agent/index-state.ts";
 import { IndexUpkeep, voidedStates } from "../agent/index-upkeep.ts";
 import { AgentError } from "../agent/kernel/errors.ts";
+import { packRows } from "../agent/packed-rows.ts";
 import type { IndexChange } from "../agent/ports.ts";
 import { readChildKey, readLookup } from "../agent/transform/index-entry.ts";
 import { wholeTables } from "../agent/snapshots.ts";
@@ -293,15 +295,16 @@ export class IndexShop {
     }
   }
 
-  #chunkOf(job: SnapshotChunk["job"], rows: SnapshotChunk["rows"], isLast: boolean): SnapshotChunk {
+  #chunkOf(job: SnapshotChunk["job"], rows: readonly Row[], isLast: boolean): SnapshotChunk {
+    const followed = this.#followed(job.table);
     return {
       kind: "chunk",
-      table: this.#followed(job.table),
+      table: followed,
       job,
       isFirst: job.after === null,
       isReshaped: false,
       isLast,
-      rows,
+      rows: packRows(this.transform.tables[followed]?.columns.length ?? 1, rows),
       position: { file: "bin.000001", position: this.#at },
       serverId: 1,
       readAtMs: 0,

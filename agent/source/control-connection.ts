@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { createConnection, type Connection, type ConnectionOptions } from "mysql2/promise";
-import { AgentError } from "../kernel/errors.ts";
+import { AgentError, asError } from "../kernel/errors.ts";
 import type { SourceSettings } from "./settings.ts";
 import { serverErrorOf, translateError } from "./source-errors.ts";
 
@@ -71,37 +71,25 @@ export class ControlConnection implements AsyncDisposable {
   }
 
   /**
-   * Hands over each row while it arrives: a column's bytes, each as one character (latin1). As
-   * buffers they would be objects by the hundred thousand. Throws AgentError.
+   * Statements that the server runs one behind the other, without waiting for this side in between:
+   * their rows, by statement. Those of one with `take` are handed over while they arrive, as bytes of
+   * the text protocol that nobody writes to later, and are not among them. The first that fails ends
+   * it. Of a connection that takes several statements at once. Throws AgentError.
    */
-  async select(sql: string, take: (row: SelectedRow) => void): Promise<void> {
-    const connection: unknown = "connection" in this.#connection ? this.#connection.connection : null;
-    if (!isCore(connection)) throw new AgentError("BUG", "the driver hides its connection");
-    let broken: unknown = null;
+  async batch(statements: readonly Statement[]): Promise<readonly (readonly SqlRow[])[]> {
+    const sql = statements.map((statement) => statement.sql).join(";");
     try {
-      await new Promise<void>((resolve, reject) => {
-        const query = connection.query({
-          sql,
-          rowsAsArray: true,
-          typeCast: bytesOf,
-          timeout: SELECT_TIMEOUT_MS,
-        });
-        query.on("error", reject);
-        query.on("end", () => resolve());
-        query.on("result", (row: unknown) => {
-          if (broken !== null || !isSelectedRow(row)) return;
-          try {
-            take(row);
-          } catch (thrown) {
-            // Thrown out of here it would end the process: the rest of the rows is read over.
-            broken = thrown;
-          }
-        });
+      const answer = await new Promise<unknown>((resolve, reject) => {
+        const query = coreOf(this.#connection).query({ sql, timeout: SELECT_TIMEOUT_MS }, (error, answers) =>
+          error === null ? resolve(answers) : reject(asError(error)),
+        );
+        takeRows(query, statements, (thrown) => reject(asError(thrown)));
       });
+      const answers: readonly unknown[] = statements.length > 1 && Array.isArray(answer) ? answer : [answer];
+      return answers.map((rows) => (Array.isArray(rows) ? rows.filter(isRow) : []));
     } catch (thrown) {
       throw translateError(thrown);
     }
-    if (broken !== null) throw translateError(broken);
   }
 
   /** Rows of the first statement that the server understands; servers differ in their words. */
@@ -130,43 +118,112 @@ function isRow(value: unknown): value is SqlRow {
   return typeof value === "object" && value !== null;
 }
 
-/** By column: its bytes, each as one character; null for NULL. */
-export type SelectedRow = readonly (string | null)[];
+/** A statement of a batch, and who takes its rows. */
+export interface Statement {
+  readonly sql: string;
+  readonly take?: RowTaker;
+}
+
+/** A row as it came: the bytes from `start` to `end`. */
+export type RowTaker = (bytes: Buffer, start: number, end: number) => void;
 
 /** The driver's own connection, under the one that promises. */
 interface CoreConnection {
-  query(options: object): { on(event: string, listener: (value: unknown) => void): unknown };
+  query(options: object, done: (error: unknown, answers: unknown) => void): CoreQuery;
+}
+
+interface CoreQuery {
+  on(event: "fields", listener: (fields: unknown) => void): unknown;
+  /** The step that takes a packet of a row, or the end of the rows, and gives the next step. */
+  row: RowStep;
+}
+
+type RowStep = (packet: RowPacket, connection: unknown) => unknown;
+
+interface RowPacket {
+  readonly buffer: Buffer;
+  readonly offset: number;
+  readonly end: number;
+  isEOF(): boolean;
+}
+
+function coreOf(connection: Connection): CoreConnection {
+  const core: unknown = "connection" in connection ? connection.connection : null;
+  if (!isCore(core)) throw new AgentError("BUG", "the driver hides its connection");
+  return core;
 }
 
 function isCore(value: unknown): value is CoreConnection {
   return typeof value === "object" && value !== null && "query" in value && typeof value.query === "function";
 }
 
-const bytesOf = (field: { string(encoding: string): string | null }): string | null => field.string("latin1");
-
-function isSelectedRow(value: unknown): value is SelectedRow {
-  // The first column is part of a key: never null.
-  return Array.isArray(value) && typeof value[0] === "string";
+/**
+ * Takes the packets of rows out of the driver's hands, which would make an object of each. What a
+ * taker throws must not get into the driver, where it would end the process: it is told, and the rest
+ * of the rows is read over.
+ */
+function takeRows(
+  query: CoreQuery,
+  statements: readonly Statement[],
+  failed: (thrown: unknown) => void,
+): void {
+  const ofDriver = query.row;
+  if (typeof ofDriver !== "function") throw new AgentError("BUG", "the driver hides its rows");
+  let statement = 0;
+  let isBroken = false;
+  const step: RowStep = (packet, connection) => {
+    const take = statements[statement]?.take;
+    const isEnd = packet.isEOF();
+    if (isEnd || take === undefined) {
+      if (isEnd) statement += 1;
+      const next = ofDriver.call(query, packet, connection);
+      return next === ofDriver ? step : next;
+    }
+    if (isBroken) return step;
+    try {
+      take(packet.buffer, packet.offset, packet.end);
+    } catch (thrown) {
+      isBroken = true;
+      failed(thrown);
+    }
+    return step;
+  };
+  query.row = step;
+  query.on("fields", (fields) => {
+    // The answer of a statement that has no rows.
+    if (fields === undefined) statement += 1;
+  });
 }
 
-/** Connects as the settings say; `preferred` goes on without TLS where the server has none. */
-export async function openControl(settings: SourceSettings): Promise<ControlConnection> {
+/**
+ * Connects as the settings say; `preferred` goes on without TLS where the server has none.
+ *
+ * @param more options of the driver beside them
+ */
+export async function openControl(
+  settings: SourceSettings,
+  more: ConnectionOptions = {},
+): Promise<ControlConnection> {
   const wantsTls = settings.socketPath === null && settings.tls !== "off";
   try {
-    return await connect(settings, wantsTls);
+    return await connect(settings, wantsTls, more);
   } catch (thrown) {
     const noTls = serverErrorOf(thrown).code === "HANDSHAKE_NO_SSL_SUPPORT";
     if (!wantsTls || settings.tls === "verify" || !noTls) throw translateError(thrown);
   }
   try {
-    return await connect(settings, false);
+    return await connect(settings, false, more);
   } catch (thrown) {
     throw translateError(thrown);
   }
 }
 
-async function connect(settings: SourceSettings, useTls: boolean): Promise<ControlConnection> {
-  const connection = await createConnection(connectionOptions(settings, useTls));
+async function connect(
+  settings: SourceSettings,
+  useTls: boolean,
+  more: ConnectionOptions,
+): Promise<ControlConnection> {
+  const connection = await createConnection({ ...connectionOptions(settings, useTls), ...more });
   // A connection that dies between two questions says so at the next one.
   connection.on("error", () => undefined);
   return new ControlConnection(connection, useTls);

@@ -5,6 +5,7 @@
 import { Level } from "level";
 import { assert } from "../kernel/assert.ts";
 import { AgentError } from "../kernel/errors.ts";
+import { BatchMemory } from "./write-batch.ts";
 import { syncDirectory } from "./sync-directory.ts";
 
 export interface WriteBatch {
@@ -56,6 +57,7 @@ class LevelDatabase implements Database {
   readonly #path: string;
   readonly #createIfMissing: boolean;
   #level: (Level<Buffer, Buffer> & Pick<Database, "compactRange">) | null = null;
+  readonly #batches = new BatchMemory((operations, options) => this.#opened.batch(operations, options));
 
   constructor(path: string, createIfMissing: boolean) {
     this.#path = path;
@@ -90,7 +92,7 @@ class LevelDatabase implements Database {
   }
 
   batch(): WriteBatch {
-    return this.#opened.batch();
+    return this.#batches.batch();
   }
 
   iterator(range: KeyRange): RecordIterator {

@@ -59,7 +59,9 @@ export class ChildIndex implements IndexEncoder {
     if (item.kind === "chunk") {
       for (const kept of this.#kept[item.table] ?? []) {
         numbered(kept, numberOf(kept.relation.id));
-        for (const row of item.rows) this.#put(kept, linkOf(kept, row), into);
+        const wanted = [kept.column, ...kept.key];
+        for (let row = 0; row < item.rows.length; row += 1)
+          this.#put(kept, linkOf(kept, item.rows.rowOf(row, wanted)), into);
       }
       return;
     }

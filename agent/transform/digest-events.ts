@@ -10,8 +10,9 @@ import type { KeyRange, OutboundEvent, SnapshotChunk, Value } from "../change.ts
 import type { EncodeContext } from "../ports.ts";
 import { literalText } from "./about-event.ts";
 import { controlTypes } from "./control.ts";
-import { chunkFrame, type EventComposer } from "./encode.ts";
+import type { EventComposer } from "./encode.ts";
 import type { EntityPlan } from "./entity-plan.ts";
+import { chunkFrame } from "./frame.ts";
 import { entityKeyOf, type MagentoId, magentoIdOf } from "./identity.ts";
 import { rangeHash, rowHash } from "./row-hash.ts";
 import { readSequencePrefix, sequenceOf } from "./sequence.ts";
@@ -53,7 +54,7 @@ export class DigestEvents {
     const { epoch, capturedAtMs, eventsBefore } = context;
     const own = { epoch, capturedAtMs, eventsBefore };
     const frame = chunkFrame(chunk, own, { instance: this.#events.instance, elsewhere: null });
-    return chunk.rows.map((row, index) => [
+    return Array.from(chunk.rows, (row, index): Entry => [
       magentoIdOf(plan.key, row),
       this.#hashOf(plan, row, { frame, ordinal: index + 1 }),
     ]);

@@ -2,41 +2,15 @@
  * Changes of entities -> events on the wire (spec.md section 4). Encode once: what is made here
  * goes to the spool and from there to Dapr byte by byte.
  */
-import type { Lane, OutboundEvent, SnapshotChunk, TransactionPart, Value } from "../change.ts";
-import type { EncodeContext, PayloadWriter } from "../ports.ts";
+import type { OutboundEvent, PackedRows, Value } from "../change.ts";
 import { treatedUnits } from "./entity-plan.ts";
-import type { EntityPlan, EventPieces, FieldPlan, FieldText } from "./entity-plan.ts";
-import { magentoIdOf } from "./identity.ts";
+import type { EntityPlan, FieldPlan, FieldText } from "./entity-plan.ts";
+import type { PartFrame } from "./frame.ts";
+import { entityKeyOf, magentoIdOf } from "./identity.ts";
 import type { EntityChange } from "./merge.ts";
-import {
-  eventId,
-  idPrefix,
-  readId,
-  readSequencePrefix,
-  sequenceOf,
-  streamSequencePrefix,
-  traceIdOf,
-  traceparentOf,
-  transactionName,
-} from "./sequence.ts";
+import { RowWriter } from "./row-writer.ts";
+import { eventId, readId, sequenceOf, traceparentOf } from "./sequence.ts";
 import { embed, embedValue, numberText, stringText, textUnits } from "./wire.ts";
-
-/** What all events of one part or chunk share. */
-export interface PartFrame {
-  readonly timeMs: number;
-  readonly lane: Lane;
-  readonly capturedAtMs: number;
-  readonly payloads: PayloadWriter;
-  readonly sequencePrefix: string;
-  readonly idPrefix: string;
-  readonly traceId: string;
-  readonly time: string;
-  readonly syncedAt: string;
-  /** `origin` after its table, to the end of the literal. */
-  readonly originRest: string;
-  /** Where rows that were read go; null: to their entity's topic. */
-  readonly elsewhere: { readonly topic: string; readonly pieces: EventPieces } | null;
-}
 
 /** A change that gives an event. `names` and `before` are wire text of an update's differences. */
 export interface PlannedEvent {
@@ -70,88 +44,11 @@ const beforeStart = embed(',"before":{');
 const changedEnd = embed("]");
 const objectEnd = embed("}");
 
-const ownMemory: PayloadWriter = { write: (text) => Buffer.from(text, "utf8") };
-
-/**
- * @param instance identity of the agent's state
- * @param eventsInPart events that this part makes
- */
-export function partFrame(
-  part: TransactionPart,
-  context: EncodeContext,
-  facts: { readonly instance: string; readonly eventsInPart: number },
-): PartFrame {
-  const prefix = idPrefix(part);
-  const origin = JSON.stringify({
-    server: part.serverId,
-    position: `${part.end.file}:${part.end.position}`,
-    gtid: part.gtid,
-    ts_ms: part.commitTimeMs,
-    transaction: transactionName(part),
-    transaction_events: part.isLast ? context.eventsBefore + facts.eventsInPart : null,
-    instance: facts.instance,
-  });
-  return {
-    timeMs: part.commitTimeMs,
-    lane: "live",
-    capturedAtMs: context.capturedAtMs,
-    payloads: context.payloads ?? ownMemory,
-    sequencePrefix: streamSequencePrefix(context.epoch, part.end),
-    idPrefix: prefix,
-    traceId: traceIdOf(prefix),
-    time: new Date(part.commitTimeMs).toISOString(),
-    syncedAt: new Date(context.capturedAtMs).toISOString(),
-    originRest: originRest(origin),
-    elsewhere: null,
-  };
-}
-
-/**
- * Of rows that were read. Their ids do not hold the epoch, as no id does; those of one place and
- * generation are of one state of the table.
- */
-export function chunkFrame(
-  chunk: SnapshotChunk,
-  context: EncodeContext,
-  facts: { readonly instance: string; readonly elsewhere: PartFrame["elsewhere"] },
-): PartFrame {
-  const place = `${chunk.position.file}:${chunk.position.position}`;
-  const { generation } = chunk.job;
-  const transaction = `read:${generation}:${place}`;
-  const prefix = `${transaction}\n${chunk.serverId}\n${facts.instance}\n`;
-  const origin = JSON.stringify({
-    server: chunk.serverId,
-    position: place,
-    gtid: null,
-    ts_ms: chunk.readAtMs,
-    transaction,
-    transaction_events: null,
-    instance: facts.instance,
-  });
-  return {
-    timeMs: chunk.readAtMs,
-    lane: "bulk",
-    capturedAtMs: context.capturedAtMs,
-    payloads: context.payloads ?? ownMemory,
-    sequencePrefix: readSequencePrefix(context.epoch, chunk.position, generation),
-    idPrefix: prefix,
-    traceId: traceIdOf(prefix),
-    time: new Date(chunk.readAtMs).toISOString(),
-    syncedAt: new Date(context.capturedAtMs).toISOString(),
-    originRest: originRest(origin),
-    elsewhere: facts.elsewhere,
-  };
-}
-
-/** Closes origin (its own brace), data, the CloudEvent, and the literal. */
-function originRest(origin: string): string {
-  return `${embed(origin.slice(1))}${objectEnd}${objectEnd}"`;
-}
-
 /** Encodes the events of entities. Pure but for the caches of what it computes. */
 export class EventComposer {
   readonly #text: FieldText;
   readonly #maxEventBytes: number;
+  readonly #writers = new Map<EntityPlan, RowWriter>();
 
   constructor(text: FieldText, maxEventBytes: number) {
     this.#text = text;
@@ -193,20 +90,47 @@ export class EventComposer {
     return this.#shrink(planned, frame, id);
   }
 
+  /** One row that was read; `ordinal` from 1. */
+  encodeRead(plan: EntityPlan, rows: PackedRows, row: number, frame: PartFrame): OutboundEvent {
+    const keys: (Value | undefined)[] = [];
+    for (const index of plan.key.indices) keys[index] = rows.valueOf(row, index);
+    const change: EntityChange = {
+      table: 0,
+      key: entityKeyOf(plan.key, keys),
+      op: "r",
+      row: keys,
+      old: null,
+      imageIndex: 0,
+      ordinal: row + 1,
+      step: 1,
+    };
+    const planned = { plan, change, names: "", before: "", oldObjects: false };
+    const writer = this.#writerOf(plan);
+    const bound = writer.bound(rows, row);
+    const id = readId(frame.idPrefix, plan.table, change.key);
+    if (bound !== null) {
+      const head = headText(plan, change, frame, id);
+      const tail = plan.originStart + frame.originRest;
+      const bytesMax = bound + (head.length + tail.length) * 3;
+      const payload = frame.payloads.compose(bytesMax, (target, start) => {
+        const end = writer.write(rows, row, target, start + target.write(head, start));
+        return end + target.write(tail, end);
+      });
+      if (payload.length <= this.#maxEventBytes)
+        return outbound(planned, frame, id, { payload, oversize: false });
+    }
+    return this.encode({ ...planned, change: { ...change, row: rows.rowOf(row) } }, frame);
+  }
+
+  #writerOf(plan: EntityPlan): RowWriter {
+    let writer = this.#writers.get(plan);
+    if (writer === undefined) this.#writers.set(plan, (writer = new RowWriter(plan, this.#text)));
+    return writer;
+  }
+
   #payload(planned: PlannedEvent, frame: PartFrame, cut: Cut, id: string): Buffer {
     const { plan, change } = planned;
-    const { op } = change;
-    const sequence = sequenceOf(frame.sequencePrefix, change.ordinal, change.step);
-    const traceparent = traceparentOf(frame.traceId, id);
-    const magentoId = magentoIdOf(plan.key, change.row);
-    const uuid = plan.identity.uuidOf(magentoId);
-    const pieces = frame.elsewhere?.pieces ?? plan.pieces[op];
-    let text = literalStart + id + pieces.afterId + uuid + afterSubject + frame.time + afterTime + sequence;
-    text += afterSequence + uuid + pieces.afterPartitionKey + traceparent + afterTraceparent + traceparent;
-    text += pieces.dataStart + uuid + afterDataId;
-    text += typeof magentoId === "number" ? numberText(magentoId) : stringText(magentoId);
-    text +=
-      plan.afterMagentoId + id + afterEventId + sequence + plan.beforeSyncedAt + frame.syncedAt + endQuote;
+    let text = headText(plan, change, frame, id);
     if (cut.stubBytes === null) text += this.#body(planned, cut);
     else text += embed(`,"bytes":${cut.stubBytes}`);
     return frame.payloads.write(text + plan.originStart + frame.originRest);
@@ -281,6 +205,21 @@ export class EventComposer {
       .map(({ field, value }) => ({ field, bytes: costOf(field, value) }))
       .sort((left, right) => right.bytes - left.bytes);
   }
+}
+
+/** Everything before the fields. */
+function headText(plan: EntityPlan, change: EntityChange, frame: PartFrame, id: string): string {
+  const sequence = sequenceOf(frame.sequencePrefix, change.ordinal, change.step);
+  const traceparent = traceparentOf(frame.traceId, id);
+  const magentoId = magentoIdOf(plan.key, change.row);
+  const uuid = plan.identity.uuidOf(magentoId);
+  const pieces = frame.elsewhere?.pieces ?? plan.pieces[change.op];
+  let text = literalStart + id + pieces.afterId + uuid + afterSubject + frame.time + afterTime + sequence;
+  text += afterSequence + uuid + pieces.afterPartitionKey + traceparent + afterTraceparent + traceparent;
+  text += pieces.dataStart + uuid + afterDataId;
+  text += typeof magentoId === "number" ? numberText(magentoId) : stringText(magentoId);
+  text += plan.afterMagentoId + id + afterEventId + sequence;
+  return text + plan.beforeSyncedAt + frame.syncedAt + endQuote;
 }
 
 /** Cheap, and never too high but for treated fields; `#shrink` looks at these again. */

@@ -18,7 +18,14 @@ export type MagentoId = number | string;
 export type LookupUuid = (entity: string, magentoId: MagentoId) => string | null;
 
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
-const variantDigits = "89ab";
+const variantDigits = Buffer.from("89ab");
+const DASH = 0x2d;
+const VERSION_5 = 0x35;
+/** Where the 32 digits of a hash stand in a UUID. */
+const digitPlaces = Array.from(
+  { length: 32 },
+  (_, digit) => digit + (digit < 8 ? 0 : digit < 12 ? 1 : digit < 16 ? 2 : digit < 20 ? 3 : 4),
+);
 const namespaceBytes = 16;
 const scratchBytes = 512;
 /** Slots of the cache of integer keys of one entity; a power of two. */
@@ -34,6 +41,7 @@ export function isUuid(text: string): boolean {
 /** UUIDs version 5 (RFC 9562) of one namespace. Not for use across threads: it owns a scratch buffer. */
 export class UuidNamespace {
   readonly #scratch = Buffer.alloc(scratchBytes);
+  readonly #text = Buffer.alloc(36, DASH);
 
   constructor(namespace: string) {
     if (!isUuid(namespace)) {
@@ -52,10 +60,16 @@ export class UuidNamespace {
     } else {
       bytes = Buffer.concat([this.#scratch.subarray(0, namespaceBytes), Buffer.from(name, "utf8")]);
     }
-    const hex = hash("sha1", bytes, "hex");
-    const variant = variantDigits.charAt(Number.parseInt(hex.charAt(16), 16) & 3);
-    const head = `${hex.slice(0, 8)}-${hex.slice(8, 12)}-5${hex.slice(13, 16)}`;
-    return `${head}-${variant}${hex.slice(17, 20)}-${hex.slice(20, 32)}`;
+    return this.#uuidText(hash("sha1", bytes, "hex"));
+  }
+
+  /** As one flat string: these are kept by the thousand, and one of slices would keep all its pieces. */
+  #uuidText(hex: string): string {
+    const text = this.#text;
+    for (let digit = 0; digit < 32; digit += 1) text[digitPlaces[digit] ?? 0] = hex.charCodeAt(digit);
+    text[14] = VERSION_5;
+    text[19] = variantDigits[Number.parseInt(hex.charAt(16), 16) & 3] ?? 0;
+    return text.toString("latin1");
   }
 }
 

@@ -11,11 +11,11 @@ import { ChildIndex } from "./child-index.ts";
 import { ControlEvents } from "./control.ts";
 import { DigestEvents } from "./digest-events.ts";
 import type { GapFacts, SchemaChangeFacts } from "./control.ts";
-import { chunkFrame, EventComposer, partFrame } from "./encode.ts";
+import { EventComposer } from "./encode.ts";
 import type { PlannedEvent } from "./encode.ts";
+import { chunkFrame, partFrame } from "./frame.ts";
 import { FieldText, compileMapping, eventPieces, followedTable } from "./entity-plan.ts";
 import type { EntityPlan } from "./entity-plan.ts";
-import { entityKeyOf } from "./identity.ts";
 import type { LookupUuid } from "./identity.ts";
 import { topicOf } from "./mapping.ts";
 import type { EntityMapping, Mapping } from "./mapping.ts";
@@ -131,20 +131,8 @@ class RowTransform implements Transform {
       const version = this.#options.schemaVersions[plan.entity] ?? 1;
       events.push(this.#snapshots.reshaped(chunk, plan, version));
     }
-    for (const [index, row] of chunk.rows.entries()) {
-      const change = {
-        table: chunk.table,
-        key: entityKeyOf(plan.key, row),
-        op: "r",
-        row,
-        old: null,
-        imageIndex: 0,
-        ordinal: index + 1,
-        step: 1,
-      } as const;
-      const planned = this.#composer.plan(plan, change);
-      if (planned !== null) events.push(this.#composer.encode(planned, frame));
-    }
+    for (let row = 0; row < chunk.rows.length; row += 1)
+      events.push(this.#composer.encodeRead(plan, chunk.rows, row, frame));
     if (chunk.isLast) events.push(this.#snapshots.range(chunk, plan), this.#snapshots.completed(chunk, plan));
     return events;
   }

@@ -8,6 +8,7 @@ import type { Checkpoint, SnapshotJob, SnapshotScope } from "../../agent/change.
 import { ReportClient } from "../../agent/forward/report-client.ts";
 import type { DriftCounts, VerificationFacts } from "../../agent/observe/facts.ts";
 import type { EventEncoder, QueueState } from "../../agent/ports.ts";
+import { packRows } from "../../agent/packed-rows.ts";
 import { addJobs } from "../../agent/snapshots.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { Verifications } from "../../agent/verifications.ts";
@@ -150,7 +151,7 @@ class Agent {
           isFirst: true,
           isReshaped: false,
           isLast: true,
-          rows: [],
+          rows: packRows(1, []),
           ...common,
         },
         context,

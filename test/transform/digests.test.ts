@@ -6,6 +6,7 @@ import { test } from "node:test";
 import { entityEvent, isRecord } from "../../cluster/consumer/event.ts";
 import * as consumer from "../../cluster/consumer/row-hash.ts";
 import type { OutboundEvent, SnapshotChunk, SnapshotScope, Value } from "../../agent/change.ts";
+import { packRows } from "../../agent/packed-rows.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import type { Treatment } from "../../agent/transform/mapping.ts";
 import { canonicalJson, rangeHash, rowHash } from "../../agent/transform/row-hash.ts";
@@ -38,7 +39,10 @@ function chunkOf(
     ...chunk,
     table: index,
     job: { ...chunk.job, table, scope, rows: before },
-    rows: rows.map((row) => columns.map((column) => row[column])),
+    rows: packRows(
+      columns.length,
+      rows.map((row) => columns.map((column) => row[column])),
+    ),
     ...more.changed,
   };
 }

@@ -1,5 +1,6 @@
 /** Files that are made from the code, and their texts; a test fails when they differ. */
 import type { SnapshotChunk, SnapshotPurpose, TableEvent, Value } from "../../agent/change.ts";
+import { packRows } from "../../agent/packed-rows.ts";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { eventJsonSchema, eventTypes, personalFieldsSource } from "../../agent/transform/json-schema.ts";
 import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
@@ -38,6 +39,7 @@ export function sampleChunk(
   const { end, serverId, checkpoint } = partOf([]);
   const table = transform.tables.findIndex((one) => one.table === "salesrule_coupon");
   const row: Readonly<Record<string, Value>> = sampleOf("coupon").row;
+  const columns = transform.tables[table]?.columns ?? [];
   return {
     kind: "chunk",
     table,
@@ -55,7 +57,7 @@ export function sampleChunk(
     isFirst: true,
     isReshaped: true,
     isLast: true,
-    rows: [(transform.tables[table]?.columns ?? []).map((column) => row[column])],
+    rows: packRows(columns.length, [columns.map((column) => row[column])]),
     position: { ...end, position: end.position + 4000 },
     ...(purpose === "rows" ? {} : { keyRange: { after: null, through: null } }),
     serverId,

@@ -1,14 +1,15 @@
 /** Reads chunks of rows over one connection of its own. Writes nothing, locks nothing. */
-import type { Checkpoint, FollowedTable, Position, SnapshotJob, Value } from "../../change.ts";
+import type { Checkpoint, FollowedTable, PackedRows, Position, SnapshotJob } from "../../change.ts";
 import { AgentError } from "../../kernel/errors.ts";
-import { type ControlConnection, numberOf, openControl, type SelectedRow } from "../control-connection.ts";
+import { RowPacker } from "../../packed-rows.ts";
+import { type ControlConnection, numberOf, openControl, type RowTaker } from "../control-connection.ts";
 import type { OddityNotes } from "../decode/wire.ts";
 import { readServerFacts } from "../server-facts.ts";
 import type { SourceSettings } from "../settings.ts";
 import { comparePositions } from "../stream-position.ts";
-import { type DeliveredPlace, Marks } from "./marks.ts";
+import { type DeliveredPlace, type LowMark, Marks } from "./marks.ts";
 import { readParents, readTable, type TableReading } from "./table-query.ts";
-import type { Row } from "./window.ts";
+import { TextRow } from "./text-row.ts";
 
 /** Bytes of large columns that one chunk takes; a single row may have more. */
 const LARGE_BYTES_MAX = 4 * 1024 * 1024;
@@ -26,7 +27,7 @@ export interface OpenTable {
 }
 
 export interface ReadChunk {
-  readonly rows: readonly Row[];
+  readonly rows: PackedRows;
   /** Key of the last row; null where there was none. */
   readonly after: readonly string[] | null;
   readonly isLast: boolean;
@@ -59,10 +60,13 @@ export class ChunkReader implements AsyncDisposable {
   readonly #clock: ReaderClock;
   readonly #notes: OddityNotes;
   #lagLookMs = Number.NEGATIVE_INFINITY;
+  #packers: readonly [RowPacker, RowPacker] = [new RowPacker(1), new RowPacker(1)];
+  /** The last low mark was good: the next is likely to be, and rows are asked for together with it. */
+  #isHopeful = false;
 
   /** Connects, and makes sure that it is the server that the stream reads from. */
   static async open(settings: SourceSettings, server: ReadServer, parts: ReaderParts): Promise<ChunkReader> {
-    const control = await openControl(settings);
+    const control = await openControl(settings, { multipleStatements: true });
     try {
       const facts = await readServerFacts(control);
       if (facts.serverId !== server.serverId || facts.serverUuid !== server.serverUuid) {
@@ -74,7 +78,8 @@ export class ChunkReader implements AsyncDisposable {
       await control.query("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ");
       // Values come as they are stored, whatever the server's defaults are (selected-values.ts).
       await control.query("SET SESSION sql_mode = '', time_zone = '+00:00', character_set_results = NULL");
-      return new ChunkReader(control, settings, new Marks(control, facts.flavour, parts.naiveLowMark), parts);
+      const marks = await Marks.of(control, facts.flavour, parts.naiveLowMark);
+      return new ChunkReader(control, settings, marks, parts);
     } catch (thrown) {
       await control[Symbol.asyncDispose]();
       throw thrown;
@@ -121,38 +126,52 @@ export class ChunkReader implements AsyncDisposable {
       if (isFarBehind(place, await this.#marks.high())) return null;
       this.#lagLookMs = nowMs;
     }
-    const mark = await this.#marks.begin(place);
+    const isShort = reading.selectSizes(limit, after) === null;
+    return isShort && this.#isHopeful
+      ? await this.#readAtOnce(reading, after, limit, place)
+      : await this.#readInSteps(reading, after, limit, place);
+  }
+
+  /** Mark, rows and mark in one go, so that the server does not wait for this side. */
+  async #readAtOnce(...[reading, after, limit, place]: ReadArguments): Promise<ReadChunk | null> {
+    const rows = new RowsTaken(reading, this.#nextPacker(reading), this.#clock, this.#notes);
+    const { opening, closing } = this.#marks;
+    // What this side has still to do before it listens is no time of the server's.
+    setImmediate(() => rows.listens());
+    const answers = await this.#control.batch([
+      ...opening.map((sql) => ({ sql })),
+      { sql: reading.select(limit, after), take: rows.take },
+      ...closing.map((sql) => ({ sql })),
+    ]);
+    const mark = await this.#marks.lowMark(answers, place);
+    this.#isHopeful = mark !== null;
+    return mark === null ? null : rows.chunk(limit, mark, this.#marks.highMark(answers));
+  }
+
+  /** First the mark alone, so that nothing is read in vain; then as many rows as fit. */
+  async #readInSteps(...[reading, after, limit, place]: ReadArguments): Promise<ReadChunk | null> {
+    const { closing } = this.#marks;
+    const mark = await this.#marks.ask(place);
+    this.#isHopeful = mark !== null;
     if (mark === null) {
       await this.#marks.end();
       return null;
     }
-    const startedMs = this.#clock.monotonicMs();
     const count = await this.#fitting(reading, after, limit);
-    const rows: Row[] = [];
-    const keyParts = reading.order.length;
-    let last: SelectedRow = [];
-    let bytes = 0;
-    await this.#control.select(reading.select(count, after), (row) => {
-      for (const value of row) bytes += value === null ? 0 : value.length;
-      rows.push(valuesOf(row, reading, this.#notes));
-      last = row;
-    });
-    const selectMs = this.#clock.monotonicMs() - startedMs;
-    const readAtMs = this.#clock.wallMs();
-    const high = await this.#marks.endHigh();
-    return {
-      rows,
-      after:
-        rows.length === 0
-          ? null
-          : last.slice(0, keyParts).map((part) => Buffer.from(part ?? "", "latin1").toString("base64")),
-      isLast: rows.length < count,
-      high,
-      mustEnd: mark.mustEnd,
-      bytes,
-      selectMs,
-      readAtMs,
-    };
+    const rows = new RowsTaken(reading, this.#nextPacker(reading), this.#clock, this.#notes);
+    const answers = await this.#control.batch([
+      { sql: reading.select(count, after), take: rows.take },
+      ...closing.map((sql) => ({ sql })),
+    ]);
+    return rows.chunk(count, mark, this.#marks.highMark(answers));
+  }
+
+  /** Memory by turns: while one chunk is read the one before it may still be encoded. */
+  #nextPacker({ packers }: TableReading): RowPacker {
+    const [next, before] = this.#packers;
+    this.#packers = [before, next];
+    next.reset(packers.length);
+    return next;
   }
 
   /** How many of the next rows fit into a chunk; 1 for a row that alone does not. */
@@ -161,13 +180,12 @@ export class ChunkReader implements AsyncDisposable {
     if (sql === null) return limit;
     let bytes = 0;
     let count = 0;
-    let isFull = false;
-    await this.#control.select(sql, ([size]) => {
-      bytes += Number(size ?? 0);
-      isFull ||= bytes > LARGE_BYTES_MAX && count > 0;
-      if (!isFull) count += 1;
-    });
-    return isFull ? count : limit;
+    for (const row of await this.#control.query(sql)) {
+      bytes += numberOf(row, "bytes");
+      if (bytes > LARGE_BYTES_MAX && count > 0) return count;
+      count += 1;
+    }
+    return limit;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -188,17 +206,78 @@ function isFarBehind(place: Position, end: Position): boolean {
   return comparePositions(place, end) < 0 && end.position > LAG_BYTES_MAX;
 }
 
-function valuesOf(row: SelectedRow, reading: TableReading, notes: OddityNotes): Row {
-  const { readers, places } = reading;
-  const values: (Value | undefined)[] = [];
-  for (let index = 0; index < readers.length; index += 1) {
-    const read = readers[index];
-    if (read === null || read === undefined) {
-      values.push(undefined);
-      continue;
-    }
-    const bytes = row[places[index] ?? -1];
-    values.push(bytes === null || bytes === undefined ? null : read(bytes, notes));
+type ReadArguments = [
+  reading: TableReading,
+  after: readonly string[] | null,
+  limit: number,
+  place: DeliveredPlace,
+];
+
+/** The rows of one chunk, while they come and when they are there. */
+class RowsTaken {
+  readonly #reading: TableReading;
+  readonly #clock: ReaderClock;
+  readonly #notes: OddityNotes;
+  readonly #rows: RowPacker;
+  readonly #row = new TextRow();
+  /** The last row, as it came. */
+  #last: Parameters<RowTaker> | null = null;
+  #bytes = 0;
+  #startedMs: number;
+
+  constructor(reading: TableReading, rows: RowPacker, clock: ReaderClock, notes: OddityNotes) {
+    this.#reading = reading;
+    this.#clock = clock;
+    this.#notes = notes;
+    this.#rows = rows;
+    this.#startedMs = clock.monotonicMs();
   }
-  return values;
+
+  /** From now on it is the server that is waited for. */
+  listens(): void {
+    this.#startedMs = this.#clock.monotonicMs();
+  }
+
+  readonly take: RowTaker = (bytes, start, end) => {
+    const row = this.#row;
+    const { order, packers } = this.#reading;
+    row.open(bytes, start, end);
+    // The parts of the key come first, once more.
+    for (let part = 0; part < order.length; part += 1) row.next();
+    for (const pack of packers) {
+      if (pack === null) {
+        this.#rows.missing();
+        continue;
+      }
+      row.next();
+      if (row.isNull) this.#rows.null();
+      else pack(row, this.#rows, this.#notes);
+    }
+    this.#bytes += end - start;
+    this.#last = [bytes, start, end];
+  };
+
+  /** All of them are there; `count` were asked for. */
+  chunk(count: number, { mustEnd }: LowMark, high: Position): ReadChunk {
+    return {
+      rows: this.#rows,
+      after: this.#keyOfLast(),
+      isLast: this.#rows.length < count,
+      high,
+      mustEnd,
+      bytes: this.#bytes,
+      selectMs: this.#clock.monotonicMs() - this.#startedMs,
+      readAtMs: this.#clock.wallMs(),
+    };
+  }
+
+  #keyOfLast(): readonly string[] | null {
+    if (this.#last === null) return null;
+    const row = this.#row;
+    row.open(...this.#last);
+    return this.#reading.order.map(() => {
+      row.next();
+      return row.bytes.toString("base64", row.start, row.end);
+    });
+  }
 }

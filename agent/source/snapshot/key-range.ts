@@ -1,8 +1,7 @@
 /** Ranges of a single integer key that digests are made of: each holds all its rows at one place. */
-import type { FollowedTable, KeyRange, SnapshotJob } from "../../change.ts";
+import type { FollowedTable, KeyRange, Row, SnapshotJob } from "../../change.ts";
 import { assert } from "../../kernel/assert.ts";
 import type { OpenTable, ReadChunk } from "./chunk-reader.ts";
-import type { Row } from "./window.ts";
 
 /** Which rows belong to a chunk that were not there when it was read, and how all of them are ordered. */
 export interface RangeRule {

@@ -7,10 +7,9 @@
  */
 import { binlogFileNumber, type Position } from "../../change.ts";
 import { AgentError } from "../../kernel/errors.ts";
-import { type ControlConnection, numberOf, textOf } from "../control-connection.ts";
+import { type ControlConnection, numberOf, type SqlRow, textOf } from "../control-connection.ts";
 import { FILE_START } from "../binlog-event.ts";
 import { MysqlGtidSet } from "../gtid-set.ts";
-import { readCurrentPosition } from "../server-facts.ts";
 import { serverErrorOf, translateError } from "../source-errors.ts";
 import { comparePositions, POSITION_32_MAX } from "../stream-position.ts";
 import type { Flavour } from "../stream-progress.ts";
@@ -60,55 +59,120 @@ function isExact(position: number, { settledAt, isClean, transactionEnds }: File
   return settledAt !== null && (position > settledAt || (position === settledAt && isClean));
 }
 
+/** What is asked of a server before and after rows are read, to know what they show. */
+interface Questions {
+  /** Opens a read-only transaction, and says what of the binlog is visible to it. */
+  readonly opening: readonly string[];
+  /** Which of them answers that. */
+  readonly answer: number;
+  /** Ends the transaction, and says where the binlog ends. */
+  readonly closing: readonly [string, string];
+}
+
+const SNAPSHOT = "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY";
+const END = "COMMIT";
+
+type Answers = readonly (readonly SqlRow[])[];
+
 /** Low and high marks of one server, on one connection. */
 export class Marks {
   readonly #control: ControlConnection;
   readonly #flavour: Flavour;
   /** Takes what the stream has delivered for visible: wrong, and there for the test that shows it. */
   readonly #isNaive: boolean;
-  #hasGtids: boolean | null = null;
+  readonly #questions: Questions;
+  /** Whether each transaction has a GTID: else a set says nothing of those without. */
+  readonly #hasGtids: boolean;
   /** Of the newest file, once it has settled. */
   readonly #heads = new Map<string, FileHead>();
 
-  constructor(control: ControlConnection, flavour: Flavour, isNaive: boolean) {
+  static async of(control: ControlConnection, flavour: Flavour, isNaive: boolean): Promise<Marks> {
+    if (flavour === "mariadb") return new Marks(control, { flavour, isNaive, hasGtids: true }, "MASTER");
+    const [row] = await control.query("SELECT @@GLOBAL.gtid_mode AS mode");
+    const hasGtids = textOf(row, "mode") === "ON";
+    const words = await wordsForBinlog(control);
+    return new Marks(control, { flavour, isNaive, hasGtids }, words);
+  }
+
+  private constructor(
+    control: ControlConnection,
+    how: { readonly flavour: Flavour; readonly isNaive: boolean; readonly hasGtids: boolean },
+    words: string,
+  ) {
     this.#control = control;
-    this.#flavour = flavour;
-    this.#isNaive = isNaive;
-  }
-
-  /**
-   * Opens a read-only transaction that sees everything up to `place`; null when it does not yet.
-   * The caller ends the transaction in either case. Throws SOURCE_RIGHTS where a MySQL without GTIDs
-   * lets nobody ask.
-   */
-  async begin(place: DeliveredPlace): Promise<LowMark | null> {
-    if (this.#isNaive) {
-      await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-      return { mustEnd: null };
+    this.#flavour = how.flavour;
+    this.#isNaive = how.isNaive;
+    this.#hasGtids = how.hasGtids;
+    const closing = [END, `SHOW ${words} STATUS`] as const;
+    if (how.flavour === "mariadb") {
+      this.#questions = { opening: [SNAPSHOT, "SHOW STATUS LIKE 'binlog_snapshot_%'"], answer: 1, closing };
+    } else {
+      // Asked before the transaction: what was visible then is visible to it.
+      const asked = how.hasGtids
+        ? "SELECT @@GLOBAL.gtid_executed AS executed"
+        : "SELECT LOCAL AS local FROM performance_schema.log_status";
+      this.#questions = { opening: [asked, SNAPSHOT], answer: 0, closing };
     }
-    if (this.#flavour === "mariadb") return await this.#beginMariadb(place);
-    const isVisible = (await this.#namesAll())
-      ? await this.#executed(place.gtidSet ?? "")
-      : await this.#reachedByLog(place);
-    if (!isVisible) return null;
-    await this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY");
-    return { mustEnd: null };
   }
 
+  /** To be run before the rows are read, on this connection; `lowMark` takes the answers. */
+  get opening(): readonly string[] {
+    return this.#isNaive ? [SNAPSHOT] : this.#questions.opening;
+  }
+
+  /** To be run after it; `highMark` takes the answers. */
+  get closing(): readonly string[] {
+    return this.#questions.closing;
+  }
+
+  /** Opens the transaction; what it sees. Throws SOURCE_RIGHTS where a MySQL without GTIDs lets nobody ask. */
+  async ask(place: DeliveredPlace): Promise<LowMark | null> {
+    try {
+      return await this.lowMark(await this.#control.batch(this.opening.map((sql) => ({ sql }))), place);
+    } catch (thrown) {
+      throw this.#explained(thrown);
+    }
+  }
+
+  /** Null where the transaction does not see everything up to `place`: then what it read counts nothing. */
+  async lowMark(answers: Answers, place: DeliveredPlace): Promise<LowMark | null> {
+    if (this.#isNaive) return { mustEnd: null };
+    const rows = answers[this.#questions.answer] ?? [];
+    if (this.#flavour === "mariadb") return await this.#lowMarkOfMariadb(rows, place);
+    const isVisible = this.#hasGtids ? hasExecuted(rows, place.gtidSet ?? "") : isReachedByLog(rows, place);
+    return isVisible ? { mustEnd: null } : null;
+  }
+
+  /** Nothing that a SELECT before these answers has seen lies behind it. */
+  highMark(answers: Answers): Position {
+    const row = answers.at(-1)?.[0];
+    if (row === undefined)
+      throw new AgentError("SOURCE_UNSUITABLE", "the server writes no binlog (log_bin is off)");
+    return { file: textOf(row, "File"), position: numberOf(row, "Position") };
+  }
+
+  /** Ends the transaction, whatever it saw. */
   async end(): Promise<void> {
-    await this.#control.query("COMMIT");
+    await this.#control.query(END);
   }
 
-  /** Ends the transaction; the high mark of what was read in it. */
-  async endHigh(): Promise<Position> {
-    const [, high] = await Promise.all([this.end(), this.high()]);
-    return high;
-  }
-
-  /** Nothing that a SELECT before this call has seen lies behind it. */
   async high(): Promise<Position> {
-    const { file, position } = await readCurrentPosition(this.#control, this.#flavour);
-    return { file, position };
+    return this.highMark([await this.#control.query(this.#questions.closing[1])]);
+  }
+
+  #explained(thrown: unknown): AgentError {
+    const error = translateError(thrown);
+    const { code } = serverErrorOf(error.cause);
+    const isRefused = code === "ER_SPECIFIC_ACCESS_DENIED_ERROR" || error.code === "SOURCE_RIGHTS";
+    if (this.#flavour === "mariadb" || this.#hasGtids || !isRefused) return error;
+    return new AgentError(
+      "SOURCE_RIGHTS",
+      "a snapshot of a MySQL without GTIDs needs BACKUP_ADMIN, and SELECT on performance_schema.log_status",
+      {
+        cause: error,
+        hint: "GRANT BACKUP_ADMIN ON *.* and SELECT ON performance_schema.log_status to the agent's account, set gtid_mode=ON, or SNAPSHOT_MODE=never.",
+      },
+    );
   }
 
   /**
@@ -117,12 +181,7 @@ export class Marks {
    * it counts behind the checkpoint event that names its own file (only commits move it there), and
    * elsewhere where a transaction is known to end.
    */
-  async #beginMariadb(place: DeliveredPlace): Promise<LowMark | null> {
-    // Asked one behind the other, without a round trip between them.
-    const [, rows] = await Promise.all([
-      this.#control.query("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY"),
-      this.#control.query("SHOW STATUS LIKE 'binlog_snapshot_%'"),
-    ]);
+  async #lowMarkOfMariadb(rows: readonly SqlRow[], place: DeliveredPlace): Promise<LowMark | null> {
     const valueOf = (name: string): string =>
       textOf(
         rows.find((row) => textOf(row, "Variable_name").toLowerCase() === name),
@@ -178,45 +237,30 @@ export class Marks {
       info: textOf(row, "Info"),
     }));
   }
+}
 
-  /** Whether each transaction has a GTID: else a set says nothing of those without. */
-  async #namesAll(): Promise<boolean> {
-    if (this.#hasGtids === null) {
-      const [row] = await this.#control.query("SELECT @@GLOBAL.gtid_mode AS mode");
-      this.#hasGtids = textOf(row, "mode") === "ON";
-    }
-    return this.#hasGtids;
-  }
+function hasExecuted(rows: readonly SqlRow[], gtidSet: string): boolean {
+  return MysqlGtidSet.parse(textOf(rows[0], "executed")).includes(MysqlGtidSet.parse(gtidSet));
+}
 
-  async #executed(gtidSet: string): Promise<boolean> {
-    const [row] = await this.#control.query("SELECT @@GLOBAL.gtid_executed AS executed");
-    return MysqlGtidSet.parse(textOf(row, "executed")).includes(MysqlGtidSet.parse(gtidSet));
-  }
+/** log_status waits for the commits that are under way, and so never runs ahead. */
+function isReachedByLog(rows: readonly SqlRow[], place: Position): boolean {
+  const local: unknown = JSON.parse(localText(rows[0]?.["local"]));
+  if (typeof local !== "object" || local === null) return false;
+  const { binary_log_file: file, binary_log_position: position } = Object.fromEntries(Object.entries(local));
+  if (typeof file !== "string" || typeof position !== "number") return false;
+  return comparePositions({ file, position }, place) >= 0;
+}
 
-  /** log_status waits for the commits that are under way, and so never runs ahead. */
-  async #reachedByLog(place: Position): Promise<boolean> {
-    try {
-      const [row] = await this.#control.query("SELECT LOCAL AS local FROM performance_schema.log_status");
-      const local: unknown = JSON.parse(localText(row?.["local"]));
-      if (typeof local !== "object" || local === null) return false;
-      const { binary_log_file: file, binary_log_position: position } = Object.fromEntries(
-        Object.entries(local),
-      );
-      if (typeof file !== "string" || typeof position !== "number") return false;
-      return comparePositions({ file, position }, place) >= 0;
-    } catch (thrown) {
-      const error = translateError(thrown);
-      const { code } = serverErrorOf(error.cause);
-      if (code !== "ER_SPECIFIC_ACCESS_DENIED_ERROR" && error.code !== "SOURCE_RIGHTS") throw error;
-      throw new AgentError(
-        "SOURCE_RIGHTS",
-        "a snapshot of a MySQL without GTIDs needs BACKUP_ADMIN, and SELECT on performance_schema.log_status",
-        {
-          cause: error,
-          hint: "GRANT BACKUP_ADMIN ON *.* and SELECT ON performance_schema.log_status to the agent's account, set gtid_mode=ON, or SNAPSHOT_MODE=never.",
-        },
-      );
-    }
+/** What a MySQL calls its binlog: `BINARY LOG`, an older one `MASTER`. */
+async function wordsForBinlog(control: ControlConnection): Promise<string> {
+  try {
+    await control.query("SHOW BINARY LOG STATUS");
+    return "BINARY LOG";
+  } catch (thrown) {
+    const error = translateError(thrown);
+    if (serverErrorOf(error.cause).code !== "ER_PARSE_ERROR") throw error;
+    return "MASTER";
   }
 }
 

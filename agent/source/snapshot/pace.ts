@@ -8,7 +8,7 @@ const ROWS_FIRST = 200;
 export const CHUNK_ROWS_MAX = 4_000;
 /** A SELECT that takes longer makes the next one smaller. */
 const SELECT_MS = 40;
-const BYTES_MAX = 512 * 1024;
+const BYTES_MAX = 256 * 1024;
 /** After a slow SELECT the database rests for as long as that took, and some more. */
 const SLOW_MS = 4 * SELECT_MS;
 

@@ -1,22 +1,24 @@
 /**
  * Values of a SELECT in the forms that the binlog's values have (change.ts, Value), so that a row
  * that was read and the same row from the stream are the same. Everything comes as the bytes of the
- * text protocol, each as one character (latin1), text in its column's own character set: `SET character_set_results = NULL`,
+ * text protocol, text in its column's own character set: `SET character_set_results = NULL`,
  * `time_zone = '+00:00'` and an empty `sql_mode` are owed by the caller.
  */
-import type { Value } from "../../change.ts";
+import type { RowPacker } from "../../packed-rows.ts";
 import { parseColumnType, type SchemaColumn } from "../decode/column-definition.ts";
 import * as numbers from "../decode/numbers.ts";
 import { dateText } from "../decode/temporal.ts";
 import { textReader } from "../decode/text.ts";
 import { type OddityNotes, unreadable } from "../decode/wire.ts";
+import type { TextRow } from "./text-row.ts";
 
-export type SelectedReader = (bytes: string, notes: OddityNotes) => Value;
+/** Puts the value under the cursor, which is not NULL, into the next cell. */
+export type ValuePacker = (row: TextRow, into: RowPacker, notes: OddityNotes) => void;
 
 /** How a column is asked for, and how its bytes are read. */
 export interface SelectedColumn {
   readonly expression: string;
-  readonly read: SelectedReader;
+  readonly pack: ValuePacker;
   /** Whether a value can be larger than what fits into memory many times. */
   readonly mayBeLarge: boolean;
 }
@@ -36,39 +38,38 @@ export function selectedColumn(column: SchemaColumn): SelectedColumn {
     case "mediumint":
     case "int":
     case "year":
-      return { ...plain, read: readNumber };
+      return { ...plain, pack: packInteger };
     case "bigint":
-      return { ...plain, read: unsigned ? readUnpadded : readAscii };
     case "decimal":
-      return { ...plain, read: unsigned ? readUnpadded : readAscii };
+      return { ...plain, pack: unsigned ? packUnpadded : packAscii };
     // As text a FLOAT has six digits, and a number of decimals cuts a DOUBLE: as a product it has all.
     case "float":
-      return { ...plain, expression: `(${quoted} * 1e0)`, read: readFloat };
+      return { ...plain, expression: `(${quoted} * 1e0)`, pack: packFloat };
     case "double":
-      return { ...plain, expression: `(${quoted} * 1e0)`, read: readNumber };
+      return { ...plain, expression: `(${quoted} * 1e0)`, pack: packDouble };
     case "bit":
-      return { ...plain, read: (sizes[0] ?? 1) > 53 ? readBits : (bytes) => Number(readBits(bytes)) };
+      return { ...plain, pack: (sizes[0] ?? 1) > 53 ? packManyBits : packBits };
     case "date":
-      return { ...plain, read: readDate };
+      return { ...plain, pack: packDate };
     case "datetime":
     case "timestamp":
-      return { ...plain, read: readMoment };
+      return { ...plain, pack: packMoment };
     case "time":
     case "uuid":
     case "inet4":
     case "inet6":
-      return { ...plain, read: readAscii };
+      return { ...plain, pack: packAscii };
     case "json":
-      return { ...plain, read: (bytes) => ({ json: compactJson(bufferOf(bytes).toString("utf8")) }) };
+      return { ...plain, pack: packJson };
     default:
   }
   if (textWords.has(word) && column.charset !== null && column.charset !== "binary") {
-    return { ...plain, read: textOf(column.charset) };
+    return { ...plain, pack: textPacker(column.charset) };
   }
-  if (word === "enum" || word === "set") return { ...plain, read: (bytes) => bytes };
+  if (word === "enum" || word === "set") return { ...plain, pack: packLatin1 };
   // Geometry comes as the bytes that it is stored as: number of the reference system, then WKB.
   if (binaryWords.has(word) || textWords.has(word) || column.charset === null) {
-    return { ...plain, read: (bytes) => bufferOf(bytes).toString("base64") };
+    return { ...plain, pack: packBase64 };
   }
   throw unreadable(`column ${column.name} is of type ${column.columnType}, which is not read`);
 }
@@ -77,51 +78,77 @@ export function quoteName(name: string): string {
   return `\`${name.replaceAll("`", "``")}\``;
 }
 
-const readNumber: SelectedReader = (bytes) => Number(bytes);
-const readAscii: SelectedReader = (bytes) => bytes;
+const packAscii: ValuePacker = ({ bytes, start, end }, into) => into.ascii(bytes, start, end);
 
 /** ZEROFILL shows digits that are not stored; only unsigned columns have it. */
-const readUnpadded: SelectedReader = (bytes) =>
-  bytes.startsWith("0") ? bytes.replace(/^0+(?=\d)/, "") : bytes;
+function firstDigit({ bytes, start, end }: TextRow): number {
+  let at = start;
+  while (at < end - 1 && bytes[at] === ZERO && isDigit(bytes[at + 1])) at += 1;
+  return at;
+}
+
+const ZERO = 0x30;
+
+function isDigit(byte: number | undefined): boolean {
+  return byte !== undefined && byte >= ZERO && byte <= ZERO + 9;
+}
+
+const packUnpadded: ValuePacker = (row, into) => into.ascii(row.bytes, firstDigit(row), row.end);
+const packInteger: ValuePacker = (row, into) => into.number(row.bytes, firstDigit(row), row.end);
+const packDouble: ValuePacker = (row, into) => into.value(Number(asciiOf(row)));
 
 const scratch = Buffer.alloc(4);
 
-const readFloat: SelectedReader = (bytes) => {
-  scratch.writeFloatLE(Number(bytes));
-  return numbers.floatNumber(scratch, 0);
+const packFloat: ValuePacker = (row, into) => {
+  scratch.writeFloatLE(Number(asciiOf(row)));
+  into.value(numbers.floatNumber(scratch, 0));
 };
 
-function bufferOf(bytes: string): Buffer {
-  return Buffer.from(bytes, "latin1");
+function asciiOf({ bytes, start, end }: TextRow): string {
+  return bytes.latin1Slice(start, end);
 }
 
-function readBits(bytes: string): string {
-  return numbers.bigEndianText(bufferOf(bytes), 0, bytes.length);
+function bitsOf({ bytes, start, end }: TextRow): string {
+  return numbers.bigEndianText(bytes, start, end);
 }
 
-function textOf(charset: string): SelectedReader {
+const packManyBits: ValuePacker = (row, into) => into.value(bitsOf(row));
+const packBits: ValuePacker = (row, into) => into.value(Number(bitsOf(row)));
+const packLatin1: ValuePacker = (row, into) => into.value(asciiOf(row));
+const packBase64: ValuePacker = ({ bytes, start, end }, into) => into.value(bytes.base64Slice(start, end));
+const packJson: ValuePacker = ({ bytes, start, end }, into) =>
+  into.value({ json: compactJson(bytes.utf8Slice(start, end)) });
+
+function textPacker(charset: string): ValuePacker {
   const read = textReader(charset);
   if (read === null) throw unreadable(`character set ${charset} is not known`);
-  const isAsciiAlike = asciiAlike.has(charset);
-  return (bytes, notes) =>
-    isAsciiAlike && !beyondAscii.test(bytes) ? bytes : read(bufferOf(bytes), 0, bytes.length, notes);
+  const isUtf8 = utf8Sets.has(charset);
+  return ({ bytes, start, end }, into, notes) => {
+    if (!isUtf8 || !into.utf8(bytes, start, end)) into.value(read(bytes, start, end, notes));
+  };
 }
 
-/** Sets in which an ASCII byte is that character, and the ones that shops have. */
-const asciiAlike = new Set(["utf8mb4", "utf8mb3", "utf8", "latin1", "ascii"]);
-// oxlint-disable-next-line no-control-regex -- All of ASCII, control characters too.
-const beyondAscii = /[^\x00-\x7f]/;
+const utf8Sets = new Set(["utf8mb4", "utf8mb3", "utf8"]);
 
 /** Dates that no calendar has are null, as in the stream. */
-function dateOf(text: string, notes: OddityNotes): string | null {
-  return dateText(Number(text.slice(0, 4)), Number(text.slice(5, 7)), Number(text.slice(8, 10)), notes);
+function isDate({ bytes, start }: TextRow, notes: OddityNotes): boolean {
+  const year = digits(bytes, start) * 100 + digits(bytes, start + 2);
+  return dateText(year, digits(bytes, start + 5), digits(bytes, start + 8), notes) !== null;
 }
 
-const readDate: SelectedReader = (bytes, notes) => dateOf(bytes, notes);
+/** The number that two digits make. */
+function digits(bytes: Buffer, at: number): number {
+  return ((bytes[at] ?? ZERO) - ZERO) * 10 + (bytes[at + 1] ?? ZERO) - ZERO;
+}
 
-const readMoment: SelectedReader = (bytes, notes) => {
-  const date = dateOf(bytes, notes);
-  return date === null ? null : `${date}T${bytes.slice(11)}Z`;
+const packDate: ValuePacker = (row, into, notes) => {
+  if (isDate(row, notes)) into.ascii(row.bytes, row.start, row.end);
+  else into.null();
+};
+
+const packMoment: ValuePacker = (row, into, notes) => {
+  if (isDate(row, notes)) into.moment(row.bytes, row.start, row.end);
+  else into.null();
 };
 
 /** The server writes a blank behind each comma and colon; the stream's form has none. */

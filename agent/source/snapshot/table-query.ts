@@ -5,7 +5,7 @@ import { type ControlConnection, textOf } from "../control-connection.ts";
 import { parseColumnType, type SchemaColumn } from "../decode/column-definition.ts";
 import { readColumns } from "../server-facts.ts";
 import type { SourceSettings } from "../settings.ts";
-import { quoteName, selectedColumn, type SelectedReader } from "./selected-values.ts";
+import { quoteName, selectedColumn, type ValuePacker } from "./selected-values.ts";
 
 /** A column that the rows are ordered by. */
 interface OrderColumn {
@@ -17,10 +17,8 @@ interface OrderColumn {
 export interface TableReading {
   /** Columns of the primary key; their values come first in a selected row. */
   readonly order: readonly OrderColumn[];
-  /** By followed column: null where the table has none. */
-  readonly readers: readonly (SelectedReader | null)[];
-  /** Index in a selected row, by followed column; -1 for a missing one. */
-  readonly places: readonly number[];
+  /** By followed column: null where the table has none. Behind the key the columns come in this order. */
+  readonly packers: readonly (ValuePacker | null)[];
   /** What names and types the columns had: another text is another shape. */
   readonly shape: string;
   readonly isIntegerKey: boolean;
@@ -131,15 +129,13 @@ interface Parts {
 function compile({ settings, table, followed, scope, byName, order }: Parts): TableReading {
   const expressions = order.map(({ name }) => quoteName(name));
   const large: string[] = [];
-  const places: number[] = [];
-  const readers = followed.columns.map((name) => {
+  const packers = followed.columns.map((name) => {
     const column = byName.get(name.toLowerCase());
-    places.push(column === undefined ? -1 : expressions.length);
     if (column === undefined) return null;
-    const { expression, read, mayBeLarge } = selectedColumn(column);
+    const { expression, pack, mayBeLarge } = selectedColumn(column);
     expressions.push(expression);
     if (mayBeLarge) large.push(`COALESCE(OCTET_LENGTH(${quoteName(column.name)}), 0)`);
-    return read;
+    return pack;
   });
   const keyColumns = followed.keyColumns.map((index) =>
     byName.get((followed.columns[index] ?? "").toLowerCase()),
@@ -153,13 +149,12 @@ function compile({ settings, table, followed, scope, byName, order }: Parts): Ta
   };
   return {
     order,
-    readers,
-    places,
+    packers,
     shape: JSON.stringify(followed.columns.map((name) => byName.get(name.toLowerCase())?.columnType ?? null)),
     isIntegerKey: isIntegerKey(keyColumns),
     select: (limit, after) => `SELECT ${expressions.join(", ")} ${rest(limit, after)}`,
     selectSizes: (limit, after) =>
-      large.length === 0 ? null : `SELECT ${large.join(" + ")} ${rest(limit, after)}`,
+      large.length === 0 ? null : `SELECT ${large.join(" + ")} AS bytes ${rest(limit, after)}`,
   };
 }
 

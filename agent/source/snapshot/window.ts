@@ -2,11 +2,10 @@
  * What the stream says between the marks of a chunk. The rows of the chunk are brought forward to the
  * high mark by it: a row that changed takes its last state, one that was deleted goes.
  */
-import type { FollowedTable, Position, RowChange, SourceItem, Value } from "../../change.ts";
+import type { FollowedTable, PackedRows, Position, Row, RowChange, SourceItem, Value } from "../../change.ts";
+import { packRows, RowPacker } from "../../packed-rows.ts";
 import { comparePositions } from "../stream-position.ts";
 import type { RangeRule } from "./key-range.ts";
-
-export type Row = readonly (Value | undefined)[];
 
 /** Changes that are remembered; with more the chunk is given up and read again, smaller. */
 const CHANGES_MAX = 50_000;
@@ -61,21 +60,24 @@ export class Window {
   }
 
   /** The rows as they are at the high mark; with a rule also those of its range that came to be meanwhile. */
-  broughtForward(rows: readonly Row[], high: Position, rule: RangeRule | null = null): readonly Row[] {
+  broughtForward(rows: PackedRows, high: Position, rule: RangeRule | null = null): PackedRows {
     const last = new Map<string, Row | null>();
     for (const { end, key, row } of this.#changes) if (comparePositions(end, high) <= 0) last.set(key, row);
     if (last.size === 0) return rows;
-    const made: Row[] = [];
-    for (const row of rows) {
-      const key = keyText(row, this.#key);
+    const made = new RowPacker(rows.width);
+    for (let index = 0; index < rows.length; index += 1) {
+      const key = keyText((column) => rows.valueOf(index, column), this.#key);
       const state = last.get(key);
-      if (state === undefined) made.push(row);
-      else if (state !== null) made.push(state);
+      if (state === undefined) made.copy(rows, index);
+      else if (state !== null) made.add(state);
       last.delete(key);
     }
     if (rule === null) return made;
-    for (const row of last.values()) if (row !== null && rule.holds(row)) made.push(row);
-    return made.sort((one, other) => rule.compare(one, other));
+    for (const row of last.values()) if (row !== null && rule.holds(row)) made.add(row);
+    return packRows(
+      rows.width,
+      [...made].sort((one, other) => rule.compare(one, other)),
+    );
   }
 
   #see(change: RowChange, end: Position): void {
@@ -85,12 +87,9 @@ export class Window {
     if (table !== this.#table) return;
     this.#overflowed ||= this.#changes.length >= CHANGES_MAX;
     if (this.#overflowed) return;
-    const key = keyText(row, this.#key);
+    const key = keyText((column) => row[column], this.#key);
     if (old !== null && this.#key.some((index) => old[index] !== undefined)) {
-      const before = keyText(
-        row.map((value, index) => old[index] ?? value),
-        this.#key,
-      );
+      const before = keyText((column) => old[column] ?? row[column], this.#key);
       if (before !== key) this.#changes.push({ end, key: before, row: null });
     }
     this.#changes.push({ end, key, row: change.kind === "delete" ? null : row });
@@ -102,10 +101,10 @@ export class Window {
 }
 
 /** Keys of one table as text: equal for equal keys, whichever way the row came. */
-function keyText(row: Row, key: readonly number[]): string {
+function keyText(valueOf: (column: number) => Value | undefined, key: readonly number[]): string {
   let text = "";
   for (const index of key) {
-    const value = row[index];
+    const value = valueOf(index);
     const part = typeof value === "object" && value !== null ? JSON.stringify(value) : String(value);
     text += `${part.length}:${part}|`;
   }

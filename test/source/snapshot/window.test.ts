@@ -1,8 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Position, RowChange, SnapshotJob, TransactionPart } from "../../../agent/change.ts";
+import type { Position, Row, RowChange, SnapshotJob, TransactionPart } from "../../../agent/change.ts";
+import { packRows } from "../../../agent/packed-rows.ts";
 import { rangeRule } from "../../../agent/source/snapshot/key-range.ts";
-import { type Row, Window } from "../../../agent/source/snapshot/window.ts";
+import { Window } from "../../../agent/source/snapshot/window.ts";
 import { Random, runSeed } from "../../oracle/random.ts";
 import { partOf } from "../../transform/parts.ts";
 
@@ -23,8 +24,7 @@ const base64 = (text: string): string[] => [Buffer.from(text).toString("base64")
 function openTable(keyColumn = "id", isIntegerKey = true) {
   const reading = {
     order: [{ name: keyColumn, literalOf: String }],
-    readers: [],
-    places: [],
+    packers: [],
     shape: "",
     isIntegerKey,
     select: () => "",
@@ -89,8 +89,8 @@ test("a chunk of digests holds all rows of its range of keys as they are at its 
     });
     assert.ok(rule !== null);
     assert.deepEqual(rule.range, { after: String(after), through: isLast ? null : String(last) });
-    const got = window.broughtForward(selected, high, rule);
-    assert.deepEqual(got, sorted(expected, after, isLast ? 99 : Number(last)), `round ${round}`);
+    const got = window.broughtForward(packRows(2, selected), high, rule);
+    assert.deepEqual([...got], sorted(expected, after, isLast ? 99 : Number(last)), `round ${round}`);
   }
 });
 
