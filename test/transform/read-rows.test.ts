@@ -88,6 +88,7 @@ for (const maxEventBytes of [4_000_000, 100_000])
     );
     const chunk = {
       ...sampleChunk(makeTransform()),
+      isReshaped: false,
       table,
       isFirst: false,
       isLast: false,
