@@ -76,8 +76,15 @@ async function emptyBroker(stack: Stack): Promise<void> {
   await sleep(300);
 }
 
+/** A first start scans keys for the index of children, once; that is no part of what follows. */
+export async function untilIndexed(stack: Stack): Promise<void> {
+  const isIndexed = async () => (await stack.agent.metric("edge_agent_index_incomplete")) === 0;
+  await stack.agent.until("the index is complete", isIndexed, 2 * minutes);
+}
+
 /** The agent, stopped on a full spool, is started with the real daprd; events/s until all arrived. */
 export async function drainRun(stack: Stack): Promise<number> {
+  await untilIndexed(stack);
   const waiting = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
   await stack.agent.stop();
   await emptyBroker(stack);

@@ -11,6 +11,7 @@ import { DaprClient } from "../../agent/forward/dapr-client.ts";
 import { Observer } from "../../agent/observe/observer.ts";
 import { Spool } from "../../agent/spool/spool.ts";
 import { trimTuning } from "../../agent/spool/trim.ts";
+import type { WriteOperations } from "../../agent/spool/write-batch.ts";
 import { moments, momentsFile, orderFile, watchVariable, type KillOrder, type Moment } from "./moments.ts";
 
 const directory = process.env[watchVariable] ?? "";
@@ -81,32 +82,28 @@ function watchLife(): void {
   };
 }
 
+type WriteLevel = (this: Level<Buffer, Buffer>, ...write: Parameters<WriteOperations>) => Promise<void>;
+
 /** Every write of the database, and compactions, which are made frequent. */
 function watchWrites(): void {
   Object.assign(trimTuning, { compactStepBytes: 128 * 1024, compactIdleMs: 200 });
-  const makeBatch: (this: Level) => ReturnType<Level["batch"]> = inner(Level.prototype, "batch");
-  // Only the form without operations is used: a batch to be filled.
+  const prototype: Pick<Level<Buffer, Buffer>, "batch"> = Level.prototype;
+  const write: WriteLevel = inner(prototype, "batch");
+  // Only the form with operations is used.
   Object.assign(Level.prototype, {
-    batch(this: Level): unknown {
-      const batch = makeBatch.call(this);
-      const [write, del] = [batch.write.bind(batch), batch.del.bind(batch)];
-      let deletes = 0;
-      return Object.assign(batch, {
-        del: (key: string): unknown => {
-          deletes = 1;
-          return del(key);
-        },
-        write: async (options: { readonly sync: boolean }): Promise<void> => {
-          // What was acknowledged until now has its cursors in this write.
-          watch.set("ack -> trim", 0);
-          const writing = write(options);
-          watch.add("trim", deletes);
-          if (options.sync) watch.add("append -> fsync", 1);
-          await writing;
-          watch.add("trim", -deletes);
-          if (options.sync) watch.add("append -> fsync", -1);
-        },
-      });
+    async batch(
+      this: Level<Buffer, Buffer>,
+      ...[operations, options]: Parameters<WriteOperations>
+    ): Promise<void> {
+      const deletes = operations.some(({ type }) => type === "del") ? 1 : 0;
+      // What was acknowledged until now has its cursors in this write.
+      watch.set("ack -> trim", 0);
+      const writing = write.call(this, operations, options);
+      watch.add("trim", deletes);
+      if (options.sync) watch.add("append -> fsync", 1);
+      await writing;
+      watch.add("trim", -deletes);
+      if (options.sync) watch.add("append -> fsync", -1);
     },
   });
   watchCompactions();
