@@ -201,7 +201,6 @@ export class Trim {
     const startedMs = this.#clock.wallMs();
     const before = due.map((segment) => ({ segment, bytes: segment.deadBytes }));
     const quarantineShrankMs = this.#quarantineShrankMs;
-    const needed = this.#needed();
     const ranges = runsOf(due).map(({ first, last }) => segmentsRange(first, last));
     if (quarantine) ranges.push(quarantineRoom);
     for (const range of ranges) await this.#database.compactRange(range.gte, range.lte);
@@ -211,7 +210,11 @@ export class Trim {
       segment.deadBytes -= bytes;
       segment.deadSinceMs = segment.deadBytes > 0 ? startedMs : null;
     }
-    this.#forget(due.filter((one) => one !== this.#segments.current && !needed.has(one.number)));
+    // As it is now: what was current when this began may have taken records, and given way to a newer one.
+    const { current } = this.#segments;
+    const needed = this.#needed();
+    const isGone = (one: Segment): boolean => one.deadSinceMs === null && !needed.has(one.number);
+    this.#forget(due.filter((one) => one !== current && isGone(one)));
   }
 
   /**
