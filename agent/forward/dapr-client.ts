@@ -4,11 +4,11 @@
  */
 import type { Dispatcher } from "undici";
 import type { OutboundEvent } from "../change.ts";
-import { AgentError } from "../kernel/errors.ts";
 import type { Clock } from "../kernel/service.ts";
 import { type Answer, classify, classifyFault, type PublishOutcome } from "./classify.ts";
 import { Transport, type TimeLimits, type TlsFiles, defaultTimeLimits } from "./transport.ts";
 import { BodyBuffers } from "./body-buffers.ts";
+import { Exchanges } from "./exchange.ts";
 import { joinBulk } from "./wire.ts";
 
 export interface DaprSettings {
@@ -35,7 +35,6 @@ export interface Publisher {
 
 type BulkVersion = "v1.0" | "v1.0-alpha1";
 
-const ANSWER_BYTES_MAX = 8 * 1024 * 1024;
 const PROBE_TIMEOUT_MS = 2000;
 
 export class DaprClient implements Publisher {
@@ -43,6 +42,8 @@ export class DaprClient implements Publisher {
   readonly #clock: Clock;
   readonly #transport: Transport;
   readonly #bodies = new BodyBuffers();
+  readonly #exchanges: Exchanges;
+  readonly #limitMs: number;
   readonly #origin: string;
   readonly #prefix: string;
   #version: BulkVersion | null = null;
@@ -51,6 +52,9 @@ export class DaprClient implements Publisher {
   constructor(settings: DaprSettings, clock: Clock) {
     this.#settings = settings;
     this.#clock = clock;
+    this.#exchanges = new Exchanges(clock);
+    const limits = settings.limits ?? defaultTimeLimits;
+    this.#limitMs = limits.connectMs + limits.headersMs + limits.bodyMs;
     const endpoint = new URL(settings.endpoint);
     this.#origin = endpoint.origin;
     this.#prefix = endpoint.pathname.replace(/\/+$/u, "");
@@ -60,7 +64,7 @@ export class DaprClient implements Publisher {
         tls: settings.tls ?? { ca: null, cert: null, key: null },
         httpsProxy: settings.httpsProxy ?? null,
         noProxy: settings.noProxy ?? null,
-        limits: settings.limits ?? defaultTimeLimits,
+        limits,
       },
       () => clock.monotonicMs(),
     );
@@ -68,18 +72,17 @@ export class DaprClient implements Publisher {
 
   async publishBulk(topic: string, events: readonly OutboundEvent[]): Promise<PublishOutcome> {
     let outcome: PublishOutcome;
-    const deadline = this.#startDeadline();
+    // The end of one publish, whatever it does.
+    const deadlineMs = this.#clock.monotonicMs() + this.#limitMs;
     try {
-      const version = this.#version ?? (await this.#chooseVersion(topic, deadline.signal));
+      const version = this.#version ?? (await this.#chooseVersion(topic, deadlineMs));
       const body = joinBulk(events, (bytes) => this.#bodies.take(bytes));
-      const answer = await this.#call("POST", this.#bulkPath(version, topic), body, deadline.signal);
+      const answer = await this.#call("POST", this.#bulkPath(version, topic), body, deadlineMs);
       // Any other answer may come before the body was sent to its end.
       if (answer.status === 204) this.#bodies.giveBack(body);
       outcome = classify(answer, this.#clock.wallMs());
     } catch (thrown) {
       outcome = classifyFault(thrown);
-    } finally {
-      deadline.end();
     }
     if (outcome.kind === "unavailable" && outcome.scope === "all") this.#forget();
     return outcome;
@@ -105,8 +108,12 @@ export class DaprClient implements Publisher {
   }
 
   /** The API's own facts, for `check` and /health: its version, and whether it knows the component. */
-  async describe(signal?: AbortSignal): Promise<DaprFacts> {
-    const answer = await this.#call("GET", "/v1.0/metadata", null, signal);
+  async describe(): Promise<DaprFacts> {
+    return this.#describe(this.#clock.monotonicMs() + this.#limitMs);
+  }
+
+  async #describe(deadlineMs: number): Promise<DaprFacts> {
+    const answer = await this.#call("GET", "/v1.0/metadata", null, deadlineMs);
     const facts = answer.status === 200 ? parseMetadata(answer.body) : null;
     if (facts === null) return { status: answer.status, runtimeVersion: null, hasComponent: null };
     const hasComponent = facts.components === null ? null : facts.components.includes(this.#settings.pubsub);
@@ -127,24 +134,6 @@ export class DaprClient implements Publisher {
     return `/${version}/publish/bulk/${pubsub}/${encodeURIComponent(topic)}?metadata.rawPayload=true`;
   }
 
-  /**
-   * The end of one publish, whatever it does: the connection's own limits are for each silence, and
-   * an answer that comes byte by byte has none of those.
-   */
-  #startDeadline(): { readonly signal: AbortSignal; end(): void } {
-    const { connectMs, headersMs, bodyMs } = this.#settings.limits ?? defaultTimeLimits;
-    const over = new AbortController();
-    const ended = new AbortController();
-    const overdue = (): void => {
-      if (ended.signal.aborted) return;
-      over.abort(
-        new AgentError("FORWARD_UNAVAILABLE", "the Dapr API did not come to an end with its answer"),
-      );
-    };
-    void this.#clock.sleep(connectMs + headersMs + bodyMs, ended.signal).then(overdue);
-    return { signal: over.signal, end: () => ended.abort() };
-  }
-
   /** Whatever was learnt of the other side may be wrong after a failure: token, version, files. */
   #forget(): void {
     this.#version = null;
@@ -152,27 +141,15 @@ export class DaprClient implements Publisher {
     this.#transport.recheckFiles();
   }
 
-  async #call(
-    method: "GET" | "POST",
-    path: string,
-    body: Buffer | null,
-    signal?: AbortSignal,
-  ): Promise<Answer> {
-    const response = await this.#transport.current().request({
+  #call(method: "GET" | "POST", path: string, body: Buffer | null, deadlineMs: number): Promise<Answer> {
+    const request = {
       origin: this.#origin,
       path: this.#prefix + path,
       method,
       headers: (this.#headers ??= this.#makeHeaders()),
       body,
-      ...(signal === undefined ? {} : { signal }),
-    });
-    const retryAfter = response.headers["retry-after"];
-    return {
-      status: response.statusCode,
-      retryAfter: typeof retryAfter === "string" ? retryAfter : null,
-      // A body that is not read to its end would block its connection.
-      body: response.statusCode === 204 ? await drained(response.body) : await boundedText(response.body),
     };
+    return this.#exchanges.run(this.#transport.current(), request, deadlineMs);
   }
 
   #makeHeaders(): Record<string, string> {
@@ -187,15 +164,15 @@ export class DaprClient implements Publisher {
    * says something else, an empty bulk is tried, which publishes nothing: an older Dapr reads the
    * v1.0 URL as a component named "bulk" and answers 404.
    */
-  async #chooseVersion(topic: string, signal: AbortSignal): Promise<BulkVersion> {
-    const facts = await this.describe(signal);
+  async #chooseVersion(topic: string, deadlineMs: number): Promise<BulkVersion> {
+    const facts = await this.#describe(deadlineMs);
     const known = facts.runtimeVersion === null ? null : bulkVersionOf(facts.runtimeVersion);
     if (known !== null) {
       this.#version = known;
       return known;
     }
     for (const version of ["v1.0", "v1.0-alpha1"] as const) {
-      const answer = await this.#call("POST", this.#bulkPath(version, topic), joinBulk([]), signal);
+      const answer = await this.#call("POST", this.#bulkPath(version, topic), joinBulk([]), deadlineMs);
       if (answer.status === 401) break;
       if (answer.status !== 404) {
         this.#version = version;
@@ -212,22 +189,6 @@ export interface DaprFacts {
   readonly status: number;
   readonly runtimeVersion: string | null;
   readonly hasComponent: boolean | null;
-}
-
-async function drained(body: { dump(): Promise<void> }): Promise<string> {
-  await body.dump();
-  return "";
-}
-
-async function boundedText(body: AsyncIterable<Buffer>): Promise<string> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of body) {
-    bytes += chunk.length;
-    // The rest is read and dropped: a failure that long is no answer of Dapr's.
-    if (bytes <= ANSWER_BYTES_MAX) chunks.push(chunk);
-  }
-  return Buffer.concat(chunks).toString("utf8");
 }
 
 /** null where the version is not a number, as in "edge" builds. */

@@ -28,7 +28,7 @@ import { Retries, type RetryOutcome } from "./retries.ts";
 import { Settlement } from "./settlement.ts";
 import { runStallWatch } from "./stall-watch.ts";
 import { forwarderStatus, type ForwarderStatus } from "./status.ts";
-import { BODY_OVERHEAD, entryBytes, hasPlainId } from "./wire.ts";
+import { BODY_OVERHEAD, entryBytes } from "./wire.ts";
 
 export interface ForwarderParts {
   readonly reader: QueueReader;
@@ -292,9 +292,7 @@ export class Forwarder implements Service {
 
   /** What cannot be sent at all goes straight to the dead letters. */
   #withoutOversize(lane: Lane, slots: Slot[]): Slot[] {
-    let large = 0;
-    for (const { event } of slots) if (this.#isOversize(event)) large++;
-    if (large === 0) return slots;
+    if (!slots.some((slot) => this.#isOversize(slot.event))) return slots;
     const fitting: Slot[] = [];
     for (const slot of slots) {
       if (this.#isOversize(slot.event)) this.#settlement.tooLarge(lane, slot);
@@ -304,7 +302,6 @@ export class Forwarder implements Service {
   }
 
   #isOversize(event: SpooledEvent): boolean {
-    assert(hasPlainId(event), "an event's id needs no escaping in JSON");
     return event.oversize || entryBytes(event) + BODY_OVERHEAD > this.#limits.bodyBytesMax;
   }
 
@@ -339,6 +336,7 @@ export class Forwarder implements Service {
     const room = this.#limits.windowEvents - window.heldEvents;
     const roomBytes = this.#limits.windowBytes - window.heldBytes;
     // Small reads cost more than they bring while enough is at hand.
+    if (window.readyEvents >= this.#limits.readyEvents) return;
     if (room < this.#limits.readEvents / 2 || roomBytes <= 0) return;
     lane.reading = true;
     this.#track(this.#read(lane, Math.min(room, this.#limits.readEvents), roomBytes));

@@ -229,17 +229,8 @@ export class Holds {
 
   /** Wall milliseconds that the topic stood on hold since the given time. */
   heldMsSince(topic: string, sinceMs: number): number {
-    let heldMs = 0;
-    for (const name of [ALL_TOPICS, topic]) {
-      const past = this.#past.get(name);
-      if (past === undefined) continue;
-      for (let index = past.length - 1; index >= 0; index--) {
-        const period = past[index];
-        if (period === undefined || period[1] <= sinceMs) break;
-        heldMs += period[1] - Math.max(period[0], sinceMs);
-      }
-    }
-    return heldMs;
+    if (this.#past.size === 0) return 0;
+    return withinMs(this.#past.get(ALL_TOPICS), sinceMs) + withinMs(this.#past.get(topic), sinceMs);
   }
 
   #release(name: string): void {
@@ -256,4 +247,16 @@ export class Holds {
 
 function isDue(hold: Hold | undefined, nowMs: number): boolean {
   return hold === undefined || (!hold.probing && nowMs >= hold.notBeforeMs);
+}
+
+/** Milliseconds of the periods after the given time. */
+function withinMs(periods: readonly [number, number][] | undefined, sinceMs: number): number {
+  let ms = 0;
+  if (periods === undefined) return ms;
+  for (let index = periods.length - 1; index >= 0; index--) {
+    const period = periods[index];
+    if (period === undefined || period[1] <= sinceMs) break;
+    ms += period[1] - Math.max(period[0], sinceMs);
+  }
+  return ms;
 }

@@ -41,8 +41,8 @@ export const BODY_OVERHEAD = 1;
 export type TakeBytes = (bytes: number) => Buffer;
 
 /**
- * Joins the events into one body. The ids must be distinct and must need no escaping in JSON, as
- * the ids that the transform makes do (`hasPlainId` tells).
+ * Joins the events into one body. The ids must be distinct and must need no escaping in JSON: the
+ * transform's are digests.
  */
 export function joinBulk(
   events: readonly WireEvent[],
@@ -68,21 +68,4 @@ export function joinBulk(
   }
   body[at - 1] = CLOSE_BRACKET;
   return body;
-}
-
-/** Whether the event's id can stand in a JSON string as it is, one byte a character. */
-export function hasPlainId(event: WireEvent): boolean {
-  const { bytes } = event;
-  if (bytes === undefined) return isPlain(Buffer.from(event.id), 0);
-  return isPlain(bytes.of, bytes.idAt, bytes.idEnd);
-}
-
-function isPlain(bytes: Buffer, from: number, to = bytes.length): boolean {
-  if (from === to) return false;
-  for (let at = from; at < to; at++) {
-    const code = bytes[at] ?? 0;
-    // Printable ASCII without the quotation mark and the backslash.
-    if (code < 0x20 || code > 0x7e || code === 0x22 || code === 0x5c) return false;
-  }
-  return true;
 }

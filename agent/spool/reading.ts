@@ -42,11 +42,17 @@ export class QueueRecords {
       while (wantsMore()) {
         const run = this.#takeBegun(queue, seq) ?? (await this.#load(queue, seq));
         while (seq <= run.last && wantsMore()) {
-          const event = await this.#next(queue, run);
+          const from = run.at;
+          let event: SpooledEvent | null;
+          try {
+            event = run.read();
+          } catch (cause) {
+            return await this.#damaged(queue, run.next, { value: null, cause });
+          }
           seq += 1;
           if (event === null) continue;
           events.push(event);
-          bytes += event.payload.length;
+          bytes += run.at - from;
         }
         if (run.next <= run.last) this.#keepBegun(queue, run);
       }
@@ -73,14 +79,6 @@ export class QueueRecords {
   #keepBegun(queue: Queue, run: RunReader): void {
     const other = this.#begun.get(queue);
     if (other === undefined || other.next < run.next) this.#begun.set(queue, run);
-  }
-
-  #next(queue: Queue, run: RunReader): SpooledEvent | null | Promise<never> {
-    try {
-      return run.read();
-    } catch (cause) {
-      return this.#damaged(queue, run.next, { value: null, cause });
-    }
   }
 
   /** The record that holds the event. */

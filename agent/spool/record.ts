@@ -176,6 +176,11 @@ export class RunReader implements EventPlace {
     return this.#next;
   }
 
+  /** Bytes of the record before that event. */
+  get at(): number {
+    return this.#at;
+  }
+
   /** The same: where that event stands. */
   get seq(): Seq {
     return this.#next;
