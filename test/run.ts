@@ -7,8 +7,9 @@
  */
 import { spawnSync } from "node:child_process";
 import { globSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { runTestFiles } from "./test-files.ts";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
 const modes = ["unit", "servers", "all", "soak"] as const;
@@ -41,7 +42,8 @@ function setUp(mode: Mode): number {
   );
 }
 
-function main(): number {
+async function main(): Promise<number> {
+  process.chdir(root);
   const [word = "all", ...parts] = process.argv.slice(2);
   const mode = modes.find((known) => known === word);
   if (mode === undefined) {
@@ -57,17 +59,8 @@ function main(): number {
   if (prepared !== 0) return prepared;
   // Tests that start servers take turns: two cores, and each measures or waits for real things.
   const concurrency = mode === "unit" ? 2 : 1;
-  return run(`${chosen.length} test files`, [
-    process.execPath,
-    "--disable-warning=ExperimentalWarning",
-    "--test",
-    // A test that failed before it stopped its servers must not hold the whole run up.
-    "--test-force-exit",
-    "--test-timeout=900000",
-    `--test-concurrency=${concurrency}`,
-    "--test-reporter=spec",
-    ...chosen.map((file) => relative(root, join(root, file))),
-  ]);
+  console.log(`\n== ${chosen.length} test files`);
+  return (await runTestFiles(chosen, concurrency)) ? 0 : 1;
 }
 
-process.exitCode = main();
+process.exit(await main());

@@ -375,7 +375,7 @@ export class GroupAssembler {
 function xaFault(): Error {
   return unreadableEvent(
     "a followed table was changed in an XA transaction, whose decision does not name its rows",
-    "Let nothing change the shop's tables in XA transactions; behind this one only a new start goes on.",
+    "Let nothing change the shop's tables in XA transactions.",
   );
 }
 

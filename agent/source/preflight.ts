@@ -95,6 +95,13 @@ const variableRules: readonly VariableRule[] = [
     isRight: (value) => !value.toUpperCase().includes("PARTIAL_JSON"),
   },
   {
+    name: "binlog_storage_engine",
+    rule: "empty (MariaDB 12.3 can keep the binlog in pages of InnoDB, which have no positions)",
+    mend: "no binlog_storage_engine in [mysqld], and a restart",
+    severity: "fault",
+    isRight: (value) => value === "",
+  },
+  {
     ...must("binlog_row_metadata", "FULL", "SET GLOBAL binlog_row_metadata=FULL;"),
     rule: "FULL, so that a changed table can be read at any time",
     severity: "advice",
@@ -230,13 +237,14 @@ class Inspector {
 
   /** A replica must write what it applies into its own binlog. */
   async #checkReplica(variables: ReadonlyMap<string, string>): Promise<void> {
-    const writes = variables.get("log_slave_updates") ?? variables.get("log_replica_updates") ?? "ON";
+    const name = variables.has("log_replica_updates") ? "log_replica_updates" : "log_slave_updates";
+    const writes = variables.get(name) ?? "ON";
     if (writes.toUpperCase() === "ON" || writes === "1") return;
     const rows = await askIfAllowed(this.#control, "SHOW REPLICA STATUS", "SHOW SLAVE STATUS");
     if (rows === null || rows.length === 0) return;
-    this.#fault("log_slave_updates", writes, {
+    this.#fault(name, writes, {
       rule: "ON, because this server is a replica",
-      mend: "log_slave_updates=ON in [mysqld], and a restart",
+      mend: `${name}=ON in [mysqld], and a restart`,
     });
   }
 

@@ -1,7 +1,6 @@
 /** Foreign errors become the agent's here, once, by their code. */
 import { AssertionError } from "../kernel/assert.ts";
 import { AgentError, asError, type ErrorCode } from "../kernel/errors.ts";
-import type { StreamPosition } from "./stream-position.ts";
 
 const authCodes = new Set([
   "ER_ACCESS_DENIED_ERROR",
@@ -94,11 +93,15 @@ export function isDumpRefused(error: AgentError): boolean {
   return error.cause !== undefined && serverErrorOf(error.cause).number === DUMP_REFUSED;
 }
 
-/** The same error with the place of the event in hand, where it is about an event. */
-export function locatedError(error: AgentError, { file, eventStart }: StreamPosition): AgentError {
+/** What is in the binlog stays there, whatever setting is mended. */
+const goOnBehind =
+  "Then position restart --from=current goes on behind what is written already, and reads all rows again unless SNAPSHOT_MODE=never.";
+
+/** The same error with the place in the binlog, where it is about what stands there. */
+export function locatedError(error: AgentError, place: string): AgentError {
   if (error.code !== "SOURCE_UNREADABLE" && error.code !== "SCHEMA_UNKNOWN") return error;
-  return new AgentError(error.code, `${file}:${eventStart}: ${error.message}`, {
+  return new AgentError(error.code, `${place}: ${error.message}`, {
     cause: error,
-    hint: error.hint,
+    hint: error.code === "SOURCE_UNREADABLE" ? `${error.hint} ${goOnBehind}` : error.hint,
   });
 }

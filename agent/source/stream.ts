@@ -158,7 +158,7 @@ export class Stream {
     this.#formatAtMs = null;
     this.#dump = new DumpConnection(dump, {
       event: (buffer, start, end) => this.#takeEvent(reader, buffer, start, end),
-      failed: (error) => this.#end(locatedError(error, reader.groups.place)),
+      failed: (error) => this.#end(locatedError(error, placeOf(reader))),
     });
     this.#watching = new AbortController();
     void this.#watch(this.#watching.signal);
@@ -231,11 +231,8 @@ export class Stream {
       return this.#decoder.decode(next);
     } catch (thrown) {
       if (!(thrown instanceof AgentError)) throw thrown;
-      const where = `${next.start.file}:${next.start.position}`;
-      this.#broken = new AgentError(thrown.code, `transaction at ${where}: ${thrown.message}`, {
-        cause: thrown,
-        hint: thrown.hint,
-      });
+      const { file, position } = next.start;
+      this.#broken = locatedError(thrown, `transaction at ${file}:${position}`);
       this.close();
       return null;
     }
@@ -314,7 +311,7 @@ export class Stream {
     if (reader !== this.#reader) return;
     this.#readingColumns = false;
     if (failure === null) this.#goOn();
-    else this.#end(locatedError(failure, reader.groups.place));
+    else this.#end(locatedError(failure, placeOf(reader)));
   }
 
   /** The assembler's verdict comes in the middle of its work: the connection ends behind it. */
@@ -390,4 +387,9 @@ export class Stream {
     this.#namedMissing.add(name);
     this.#parts.log.notice("the shop's table has no such column; its field is left out", { table, column });
   }
+}
+
+/** Of the event in hand. */
+function placeOf({ groups: { place } }: BinlogReader): string {
+  return `${place.file}:${place.eventStart}`;
 }

@@ -13,7 +13,8 @@ let server: DatabaseServer;
 
 interface Refusal {
   readonly what: string;
-  readonly on: "mysql" | "mariadb" | "both";
+  /** A flavour, one kind, or all. */
+  readonly on: string;
   /** Runs after a first row was inserted. */
   readonly statements: string;
   /** Puts the session back. */
@@ -49,6 +50,30 @@ const refusals: readonly Refusal[] = [
     mend: /binlog_row_image=FULL/,
   },
   {
+    what: "a row image without the texts that did not change",
+    on: "both",
+    statements: "SET SESSION binlog_row_image=NOBLOB; UPDATE thing SET name='secret' WHERE id=1",
+    restore: "SET SESSION binlog_row_image=FULL",
+    says: /thing/,
+    mend: /binlog_row_image=FULL/,
+  },
+  {
+    what: "a row image whose second half names only what changed",
+    on: "MariaDB 11.8",
+    statements: "SET SESSION binlog_row_image=FULL_NODUP; UPDATE thing SET name='secret' WHERE id=1",
+    restore: "SET SESSION binlog_row_image=FULL",
+    says: /thing/,
+    mend: /binlog_row_image=FULL/,
+  },
+  {
+    what: "a deletion of which only the key was written",
+    on: "both",
+    statements: "SET SESSION binlog_row_image=MINIMAL; DELETE FROM thing WHERE id=1",
+    restore: "SET SESSION binlog_row_image=FULL",
+    says: /thing/,
+    mend: /binlog_row_image=FULL/,
+  },
+  {
     what: "a change in statement format",
     on: "both",
     statements: "SET SESSION binlog_format=STATEMENT; UPDATE thing SET name='secret' WHERE id=1",
@@ -61,6 +86,16 @@ const refusals: readonly Refusal[] = [
     on: "both",
     statements:
       "XA START 'x'; INSERT INTO thing VALUES (2,'secret','b'); XA END 'x'; XA PREPARE 'x'; XA COMMIT 'x'",
+    restore: "DO 0",
+    says: /XA transaction/,
+    mend: /shop's tables in XA/,
+  },
+  {
+    // MariaDB writes one like any other transaction.
+    what: "an XA transaction of one phase",
+    on: "mysql",
+    statements:
+      "XA START 'x'; INSERT INTO thing VALUES (2,'secret','b'); XA END 'x'; XA COMMIT 'x' ONE PHASE",
     restore: "DO 0",
     says: /XA transaction/,
     mend: /shop's tables in XA/,
@@ -88,7 +123,7 @@ for (const kind of serverKinds)
     afterEach(stopAll);
 
     for (const refusal of refusals) {
-      if (refusal.on !== "both" && refusal.on !== kind.flavour) continue;
+      if (!["both", kind.flavour, kind.name].includes(refusal.on)) continue;
       test(`stops before ${refusal.what}, again after a restart, and says what mends it`, async () => {
         const followed = await following();
         await server.query("INSERT INTO thing VALUES (1,'','a')");
@@ -103,6 +138,7 @@ for (const kind of serverKinds)
           assert.match(error.message, refusal.says);
           assert.match(error.message, /binlog\.\d+:\d+/);
           assert.match(error.hint, refusal.mend);
+          assert.match(error.hint, /position restart --from=current/);
           assert.doesNotMatch(`${error.message} ${error.hint}`, /secret/);
           return true;
         };

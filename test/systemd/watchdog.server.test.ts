@@ -14,6 +14,8 @@ import { startMariadb } from "../servers/mariadb.ts";
 import { bootSystemd, type BootedSystemd, ensureSystemd, unitName } from "../servers/systemd.ts";
 
 const WATCHDOG_SECONDS = 5;
+/** Something to write and to read comes every two seconds. */
+const HELD_WITHIN_MS = 30_000;
 const hang = "opt/magento-edge-agent/test/hang.mjs";
 const blackHole = "opt/magento-edge-agent/test/black-hole.mjs";
 
@@ -75,6 +77,11 @@ async function hangsAndIsRestarted(systemd: BootedSystemd, loop: "capture" | "fo
     void database.query("USE magento_db; INSERT INTO customer_entity (email) VALUES ('b@example.com')");
   }, 2_000);
   try {
+    await systemd.until(
+      `a call of the ${loop} loop that is held for ever`,
+      () => systemd.run("test", "-e", `/run/magento-edge-agent/hang-${loop}`).status === 0,
+      HELD_WITHIN_MS,
+    );
     await systemd.until(
       `a new process in place of the one whose ${loop} loop hangs`,
       (unit) => Number(unit["NRestarts"]) >= 1 && unit["ActiveState"] === "active",

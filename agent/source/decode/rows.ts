@@ -138,7 +138,7 @@ function requireFullImage(body: Buffer, start: number, columns: number): number 
   for (let column = 0; column < columns; column++) {
     if ((body.readUInt8(start + (column >> 3)) & (1 << (column & 7))) === 0) {
       throw unreadable(
-        "a rows event lacks columns (row image MINIMAL or NOBLOB)",
+        "a rows event lacks columns (a row image other than FULL)",
         "Set binlog_row_image=FULL on the server, for all its connections.",
       );
     }
