@@ -30,10 +30,15 @@ export interface RecordIterator {
   close(): Promise<void>;
 }
 
+export interface ReadOptions {
+  /** Whether the block stays in LevelDB's cache; false for what is read once. */
+  readonly fillCache?: boolean;
+}
+
 export interface Database {
   open(): Promise<void>;
   close(): Promise<void>;
-  get(key: Buffer): Promise<Buffer | undefined>;
+  get(key: Buffer, options?: ReadOptions): Promise<Buffer | undefined>;
   batch(): WriteBatch;
   iterator(range: KeyRange): RecordIterator;
   compactRange(from: Buffer, to: Buffer): Promise<void>;
@@ -87,8 +92,8 @@ class LevelDatabase implements Database {
     await this.#level?.close();
   }
 
-  get(key: Buffer): Promise<Buffer | undefined> {
-    return this.#opened.get(key);
+  get(key: Buffer, options: ReadOptions = {}): Promise<Buffer | undefined> {
+    return this.#opened.get(key, options);
   }
 
   batch(): WriteBatch {

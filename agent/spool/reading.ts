@@ -11,6 +11,9 @@ import type { Queue, Queues } from "./queue.ts";
 import { placeIn, RunReader } from "./record.ts";
 import { laneRange, recordKey } from "./segments.ts";
 
+/** Delivered events are not read again: their blocks would only push the index's out of the cache. */
+const readOnce = { fillCache: false };
+
 /**
  * A record is found by the number of its first event, which is the one after the last of the record
  * before it: a get, without an iterator, for all but the first read after a start.
@@ -101,7 +104,7 @@ export class QueueRecords {
   async #at(queue: Queue, seq: Seq): Promise<FoundRecord | null> {
     try {
       const key = recordKey(queue, seq);
-      const value = await this.#database.get(key);
+      const value = await this.#database.get(key, readOnce);
       return value === undefined ? null : { key, first: seq, value };
     } catch (cause) {
       throw await this.#unreadable(queue, seq, cause);
