@@ -169,6 +169,11 @@ describe("reading again", () => {
           .toSorted((one, two) => (String(one.event["id"]) < String(two.event["id"]) ? -1 : 1))
           .map(withoutCapture);
       assert.deepEqual(inOrder(again), inOrder(sent));
+      // The files from before the agent are of no epoch of its own.
+      assert.match(
+        output,
+        /not from \S+ to \S+: the present epoch began at .* when \S+ \(begun .*; for that time resync/,
+      );
       const refused = await stack.agent.command("replay", "--since=1h", "--entity=nobody");
       assert.match(refused.output, /the mapping has no entity "nobody"/);
       // What comes afterwards is of all entities.
@@ -229,6 +234,9 @@ describe("reading again", () => {
       );
       assert.equal((await stack.agent.command("snapshot", "pause")).code, 0);
       assert.equal((await stack.agent.command("resync", "customer", "--all")).code, 0);
+      // What it said it took outlives it.
+      await stack.agent.kill();
+      await stack.agent.start();
       await stack.untilReading();
       const paused = await stack.agent.command("status", "--cutover");
       assert.equal(paused.code, 2);
