@@ -38,6 +38,7 @@ import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
 import { RunwayWatch } from "./runway-watch.ts";
 import type { ControlEncoder, HeartbeatFacts, IndexEncoder } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
+import { statusAtRest } from "./snapshot-jobs.ts";
 import { findPlaceInTime } from "./source/place-in-time.ts";
 import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
@@ -186,6 +187,7 @@ async function makeRooms(opened: Opened): Promise<Agent> {
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
       ...roomFacts({ mapped, verifications, runway, index }),
+      snapshot: () => mapped.rooms.source.snapshotStatus() ?? statusAtRest(spool.checkpoint()?.snapshot),
       rows: () => rowsFacts(settings, mapped.mapping, spool.checkpoint()?.snapshot),
       complete: () => completeness.upTo(spool.queues()),
       spool,
@@ -254,12 +256,11 @@ function roomFacts({
   index,
 }: Pick<Agent, "mapped" | "verifications" | "runway" | "index">): Pick<
   FactSources,
-  "mapping" | "snapshot" | "index" | "verifications" | "runway"
+  "mapping" | "index" | "verifications" | "runway"
 > {
   return {
     runway: () => runway.facts(),
     mapping: () => mapped.facts(),
-    snapshot: () => mapped.rooms.source.snapshotStatus(),
     index: () => index.facts(),
     verifications: () => verifications.facts(),
   };

@@ -1,5 +1,6 @@
 /** The list of what is to be read: jobs are added behind it, and the first is replaced as it goes on. */
 import type { SnapshotJob, SnapshotProgress, WantedJob } from "./change.ts";
+import type { SnapshotStatus } from "./ports.ts";
 
 const nothing: SnapshotProgress = { generation: 0, paused: false, jobs: [] };
 
@@ -113,4 +114,29 @@ export function awaitsAllRows(progress: SnapshotProgress | undefined, table: str
   return (progress?.jobs ?? []).some(
     (job) => job.table === table && readsAllRows(job) && job.generation > lostAt,
   );
+}
+
+/** For status and metrics; null while there is nothing to read. */
+export function statusOf(
+  progress: SnapshotProgress | undefined,
+  now: Pick<SnapshotStatus, "rowsPerSecond" | "waitsFor">,
+): SnapshotStatus | null {
+  const [job] = progress?.jobs ?? [];
+  if (progress === undefined || job === undefined) return null;
+  return {
+    table: job.table,
+    reason: job.reason,
+    purpose: job.purpose ?? "rows",
+    generation: job.generation,
+    rows: job.rows,
+    rowsEstimated: job.begun?.rowsEstimated ?? null,
+    waiting: progress.jobs.length - 1,
+    paused: progress.paused,
+    ...now,
+  };
+}
+
+/** What waits while nothing is captured, or is on its way to the disk. */
+export function statusAtRest(progress: SnapshotProgress | undefined): SnapshotStatus | null {
+  return statusOf(progress, { rowsPerSecond: 0, waitsFor: "the stream" });
 }

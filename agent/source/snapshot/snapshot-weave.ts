@@ -19,7 +19,7 @@ import type {
 } from "../../change.ts";
 import type { AgentError } from "../../kernel/errors.ts";
 import type { Clock, Log } from "../../kernel/service.ts";
-import { completed, replaced } from "../../snapshot-jobs.ts";
+import { completed, replaced, statusOf } from "../../snapshot-jobs.ts";
 import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
 import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
@@ -114,20 +114,7 @@ export class SnapshotWeave {
 
   /** For status and metrics; null while there is nothing to read. */
   status(): SnapshotStatus | null {
-    const [job] = this.#progress?.jobs ?? [];
-    if (this.#progress === undefined || job === undefined) return null;
-    return {
-      table: job.table,
-      reason: job.reason,
-      purpose: job.purpose ?? "rows",
-      generation: job.generation,
-      rows: job.rows,
-      rowsEstimated: job.begun?.rowsEstimated ?? null,
-      rowsPerSecond: this.#rate.perSecond(),
-      waiting: this.#progress.jobs.length - 1,
-      paused: this.#progress.paused,
-      waitsFor: this.#waitsFor,
-    };
+    return statusOf(this.#progress, { rowsPerSecond: this.#rate.perSecond(), waitsFor: this.#waitsFor });
   }
 
   /** Whether a chunk waits for the stream: then each of its events may be the one. */
