@@ -89,7 +89,8 @@ export function rowsFacts(
   return {
     unread: unread(mapping, progress, trusted !== null),
     isReading: jobs.some(({ purpose = "rows", topic }) => purpose === "rows" && topic === null),
-    trusted,
+    // Nobody has to vouch for what was read anyway.
+    trusted: unread(mapping, progress, false).length === 0 ? null : trusted,
   };
 }
 

@@ -173,7 +173,8 @@ describe("what consumers can have", () => {
     assert.deepEqual(facts(fromPlace), { unread: [], isReading: false, trusted: "START_POSITION" });
     const begun = withJobs(undefined, asked(initial));
     assert.deepEqual([facts(initial, begun).unread.length, facts(initial, begun).isReading], [all, true]);
-    assert.deepEqual(facts(initial, read(begun)), { unread: [], isReading: false, trusted: null });
+    for (const modes of [initial, never, fromPlace])
+      assert.deepEqual(facts(modes, read(begun)), { unread: [], isReading: false, trusted: null });
   });
 });
 

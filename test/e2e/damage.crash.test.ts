@@ -6,7 +6,6 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { entriesOf, levelDatabase } from "../../agent/spool/database.ts";
 import { parseQueueKey, queueRoom } from "../../agent/spool/keys.ts";
-import { describeComparison } from "../oracle/compare.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { type ServerKind, serverKinds, usualKind } from "../servers/matrix.ts";
 import { numbersSql } from "../servers/numbers.ts";
@@ -147,12 +146,6 @@ test("what no binlog brings again is read from the tables, whatever is killed be
   const random = new Random(runSeed());
   const stack = await Stack.start({ settings: { SNAPSHOT_MODE: "initial" } });
   let consumer: ConsumerProcess | null = null;
-  const rowsRead = (): Promise<void> =>
-    stack.agent.until(
-      "all rows were read",
-      async () => (await stack.agent.metric("edge_agent_snapshot_jobs")) === 0,
-      60_000,
-    );
   try {
     const { database } = stack;
     await database.query(
@@ -160,7 +153,7 @@ test("what no binlog brings again is read from the tables, whatever is killed be
     );
     await stack.agent.start();
     await stack.untilReading();
-    await rowsRead();
+    await stack.untilRowsRead();
     await stack.untilEmpty();
     await stack.broker.cutOff();
     for (let key = 1; key < 300; key += 3) {
@@ -196,15 +189,9 @@ test("what no binlog brings again is read from the tables, whatever is killed be
       async () => /the binlog no longer has them; a gap event says so/.test(stack.agent.log()),
       30_000,
     );
-    await rowsRead();
-    await stack.untilEmpty();
-    await stack.drain();
+    await stack.untilRowsRead();
     consumer = await ConsumerProcess.start(stack.broker.redis);
-    await consumer.caughtUp(60_000);
-    const replica = consumer.replica();
-    const compared = await stack.compare(replica);
-    replica.close();
-    assert.ok(compared.equal, describeComparison(compared));
+    await stack.assertEqual(consumer);
     assert.match((await stack.agent.command("status")).output, /rows {7}all were read/);
   } finally {
     await consumer?.stop();

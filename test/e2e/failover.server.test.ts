@@ -4,8 +4,6 @@
  */
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
-import { describeComparison } from "../oracle/compare.ts";
-import { writeRandomly } from "../oracle/dml.ts";
 import { checkHistory, deadLetters } from "../oracle/history.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { startTcpProxy, type TcpProxy } from "../faults/tcp-proxy.ts";
@@ -29,30 +27,12 @@ interface Shop {
 }
 
 function write({ stack, random }: Shop, transactions: number): Promise<unknown> {
-  const { database } = stack.identity;
-  return writeRandomly({
-    connect: () => stack.database.connection({ database }),
-    database,
-    prefix: stack.identity.prefix,
-    random,
-    connections: 3,
-    transactions,
-  });
+  return stack.write({ random, connections: 3, transactions });
 }
 
 async function assertEqual({ stack, consumer }: Shop): Promise<void> {
-  await stack.agent.until(
-    "all rows were read",
-    async () => (await stack.agent.metric("edge_agent_snapshot_jobs")) === 0,
-    120_000,
-  );
-  await stack.untilEmpty();
-  await stack.drain();
-  await consumer.caughtUp(120_000);
-  const replica = consumer.replica();
-  const compared = await stack.compare(replica);
-  replica.close();
-  assert.ok(compared.equal, describeComparison(compared));
+  await stack.untilRowsRead();
+  await stack.assertEqual(consumer);
 }
 
 /** The primary dies, the replica takes its place behind the same address. */

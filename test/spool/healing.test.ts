@@ -8,6 +8,7 @@ import { withJobs } from "../../agent/snapshot-jobs.ts";
 import { wholeTable } from "../../agent/snapshots.ts";
 import { type Database, entriesOf } from "../../agent/spool/database.ts";
 import { queueKey } from "../../agent/spool/keys.ts";
+import type { Spool } from "../../agent/spool/spool.ts";
 import { flipValue, orderKey } from "./damage-cases.ts";
 import { capture, COUNT, filled, tuning } from "./damage-model.ts";
 import {
@@ -22,43 +23,51 @@ import {
   Witness,
 } from "./fixtures.ts";
 
+/** What it does, in words, goes into `healed`. */
+function healingOf(
+  spool: Spool,
+  canResume: () => Promise<boolean>,
+): { readonly healing: Healing; readonly healed: readonly string[] } {
+  const healed: string[] = [];
+  const healing = new Healing({
+    damages: spool.damages,
+    checkpoint: () => spool.checkpoint(),
+    canResume,
+    atRest: (change) => change(),
+    afterLossOf: (queue, progress) => ({
+      progress: withJobs(progress, [wholeTable(queue, "resync")]),
+      isHealing: true,
+    }),
+    gapEvent: ({ queue, first, last, resync }) =>
+      event(9999, {
+        queue,
+        kind: "control",
+        barrier: true,
+        topic: "migration.control",
+        id: `id-gap ${first} ${last} ${resync ? "is read again" : ""}`,
+      }),
+    beforeRewind: () => Promise.resolve(),
+    rewound: () => healed.push("completeness is void"),
+    healed: (how) => healed.push(how),
+    clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 5), signal) },
+    log: new Witness(),
+  });
+  return { healing, healed };
+}
+
 for (const hasBinlog of [true, false]) {
   it(`waits for the database, and then ${hasBinlog ? "reads the lost part again" : "puts a gap event in its place"}`, async (t) => {
     const dir = await stateDirOf(t);
     const consumer = await filled(dir);
     await flipValue(await orderKey("middle")(dir), 60)(dir);
     const spool = await openSpool(dir, { tuning });
-    const log = new Witness();
-    const healed: string[] = [];
     let asked = 0;
-    const stopping = new AbortController();
-    const healing = new Healing({
-      damages: spool.damages,
-      checkpoint: () => spool.checkpoint(),
-      canResume: () => {
-        asked += 1;
-        if (asked < 3) return Promise.reject(new AgentError("SOURCE_UNREACHABLE", "it is away"));
-        return Promise.resolve(hasBinlog);
-      },
-      atRest: (change) => change(),
-      afterLossOf: (queue, progress) => ({
-        progress: withJobs(progress, [wholeTable(queue, "resync")]),
-        isHealing: true,
-      }),
-      gapEvent: ({ queue, first, last, resync }) =>
-        event(9999, {
-          queue,
-          kind: "control",
-          barrier: true,
-          topic: "migration.control",
-          id: `id-gap ${first} ${last} ${resync ? "is read again" : ""}`,
-        }),
-      beforeRewind: () => Promise.resolve(),
-      rewound: () => healed.push("completeness is void"),
-      healed: (how) => healed.push(how),
-      clock: { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 5), signal) },
-      log,
+    const { healing, healed } = healingOf(spool, async () => {
+      asked += 1;
+      if (asked < 3) throw new AgentError("SOURCE_UNREACHABLE", "it is away");
+      return hasBinlog;
     });
+    const stopping = new AbortController();
     const running = healing.run(stopping.signal);
     await consumer.deliver(spool);
     await eventually(() => healed.length > 0, "it is healed");
@@ -125,27 +134,11 @@ it("leaves no moment at which a crash keeps the gap event and loses what is to b
   batch.put(key, value);
   await batch.write({ sync: true });
   images.length = 0;
+  const { healing, healed } = healingOf(spool, async () => false);
   const stopping = new AbortController();
-  let isHealed = false;
-  const healing = new Healing({
-    damages: spool.damages,
-    checkpoint: () => spool.checkpoint(),
-    canResume: () => Promise.resolve(false),
-    atRest: (change) => change(),
-    afterLossOf: (_topic, progress) => ({
-      progress: withJobs(progress, [wholeTable("sales_order", "resync")]),
-      isHealing: true,
-    }),
-    gapEvent: () => event(9999, { kind: "control", barrier: true, topic: "migration.control" }),
-    beforeRewind: () => Promise.resolve(),
-    rewound: () => undefined,
-    healed: () => (isHealed = true),
-    clock: systemClock,
-    log: new Witness(),
-  });
   const running = healing.run(stopping.signal);
   assert.equal((await readAll(spool, ORDERS)).length, 2);
-  await eventually(() => isHealed, "it is healed");
+  await eventually(() => healed.length > 0, "it is healed");
   await spool.meta.put("later", 1);
   stopping.abort();
   await running;
@@ -154,7 +147,7 @@ it("leaves no moment at which a crash keeps the gap event and loses what is to b
     const copy = `${dir}-${index}`;
     await cp(dir, copy, { recursive: true });
     const again = await openSpool(copy, { database: await databaseOf(image) });
-    const isTold = (await readAll(again, ORDERS)).some(({ id }) => id === "id-9999");
+    const isTold = (await readAll(again, ORDERS)).some(({ id }) => id.startsWith("id-gap"));
     const isAsked = again.checkpoint()?.snapshot?.jobs.length === 1;
     seen.add(`${isTold} ${isAsked}`);
     await again.close();
