@@ -24,7 +24,7 @@ import { IndexUpkeep } from "./index-upkeep.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { Beginning } from "./new-beginning.ts";
-import { beginAnewWith, mendLoss, resyncTopic } from "./reading-anew.ts";
+import { afterLossOf, beginAnewWith, mendLoss } from "./reading-anew.ts";
 import {
   beginReplay,
   type ReplayBegun,
@@ -38,13 +38,14 @@ import { type MappedRooms, MappingInUse } from "./mapping-in-use.ts";
 import { RunwayWatch } from "./runway-watch.ts";
 import type { ControlEncoder, HeartbeatFacts, IndexEncoder } from "./ports.ts";
 import { createBinlogSource } from "./source/binlog-source.ts";
+import { statusAtRest } from "./snapshot-jobs.ts";
 import { findPlaceInTime } from "./source/place-in-time.ts";
 import type { SnapshotParts } from "./source/source-parts.ts";
 import { readRetention, type Retention } from "./source/retention.ts";
 import { Spool } from "./spool/spool.ts";
 import { readQuarantinedAgain } from "./quarantine-resync.ts";
 import { daprSettings, makeTransform, sourceSettings } from "./room-settings.ts";
-import { type IndexWants, mayReadRows, snapshotsAtStart } from "./snapshots.ts";
+import { type IndexWants, mayReadRows, rowsFacts, snapshotsAtStart } from "./snapshots.ts";
 import { guardIdentity } from "./state-guard.ts";
 import type { Mapping } from "./transform/mapping.ts";
 import { openVerifications } from "./open-verifications.ts";
@@ -161,7 +162,7 @@ async function makeRooms(opened: Opened): Promise<Agent> {
     atRest: (change) => capture.atRest(change, true),
     beforeRewind: (to) => index.movesTo(to),
     rewound: () => completeness.restarted(),
-    resync: resyncOf(settings, (queue) => resyncTopic({ spool, mapped, capture, log }, queue)),
+    afterLossOf: (topic, progress) => afterLossOf(topic, progress, { settings, mapped }),
   });
   const runway = watchRunway(settings, { spool, clock, log });
   const agent: Agent = {
@@ -186,6 +187,8 @@ async function makeRooms(opened: Opened): Promise<Agent> {
       identity: identityOf(settings, instance, startedAtMs),
       source: capture,
       ...roomFacts({ mapped, verifications, runway, index }),
+      snapshot: () => mapped.rooms.source.snapshotStatus() ?? statusAtRest(spool.checkpoint()?.snapshot),
+      rows: () => rowsFacts(settings, mapped.mapping, spool.checkpoint()?.snapshot),
       complete: () => completeness.upTo(spool.queues()),
       spool,
       observer,
@@ -221,8 +224,8 @@ function replayWith(
   { parts, spool }: Opened,
   { mapped, completeness, filter }: Rooms & { readonly filter: ReplayFilter },
 ): Agent["replay"] {
-  const placeSince: ReplayParts["placeSince"] = (since, notBefore) =>
-    findPlaceInTime(sourceSettings(parts.settings), since, notBefore);
+  const placeSince: ReplayParts["placeSince"] = (since, epochMs) =>
+    findPlaceInTime(sourceSettings(parts.settings), since, epochMs);
   return async (request) => {
     completeness.restarted();
     return beginReplay({ spool, mapping: mapped.mapping, placeSince, filter }, request);
@@ -246,14 +249,6 @@ function reportsOf(settings: Settings, clock: Clock): ReportClient | null {
   return url === null ? null : new ReportClient(url, daprSettings(settings), clock);
 }
 
-/** None where no rows are read. */
-function resyncOf(
-  { snapshotMode }: Settings,
-  resync: (queue: string) => Promise<void>,
-): HealingParts["resync"] {
-  return snapshotMode === "never" ? null : resync;
-}
-
 function roomFacts({
   mapped,
   verifications,
@@ -261,12 +256,11 @@ function roomFacts({
   index,
 }: Pick<Agent, "mapped" | "verifications" | "runway" | "index">): Pick<
   FactSources,
-  "mapping" | "snapshot" | "index" | "verifications" | "runway"
+  "mapping" | "index" | "verifications" | "runway"
 > {
   return {
     runway: () => runway.facts(),
     mapping: () => mapped.facts(),
-    snapshot: () => mapped.rooms.source.snapshotStatus(),
     index: () => index.facts(),
     verifications: () => verifications.facts(),
   };
@@ -275,14 +269,14 @@ function roomFacts({
 function makeHealing(
   { parts, spool, observer }: Opened,
   mapped: MappingInUse,
-  loop: Pick<HealingParts, "atRest" | "beforeRewind" | "rewound" | "resync">,
+  loop: Pick<HealingParts, "atRest" | "beforeRewind" | "rewound" | "afterLossOf">,
 ): Healing {
   return new Healing({
     ...loop,
     damages: spool.damages,
+    checkpoint: () => spool.checkpoint(),
     canResume: (checkpoint) => mapped.rooms.source.canResume(checkpoint),
     gapEvent: (facts) => mapped.rooms.transform.gap(facts),
-    epoch: () => spool.checkpoint()?.epoch ?? 0,
     healed: (how) => observer.damageHealed(how),
     clock: parts.clock,
     log: parts.log,

@@ -231,8 +231,10 @@ export interface SnapshotProgress {
   readonly jobs: readonly SnapshotJob[];
   /** By table: a fingerprint of what its columns were when it was last read. */
   readonly shapes?: Readonly<Record<string, string>>;
-  /** False while no job for rows was ever given. */
-  readonly hasRows?: false;
+  /** Tables of which a job has read all rows to the end, and no part of whose history was lost since. */
+  readonly complete?: readonly string[];
+  /** Tables of which a part was lost, and not all rows read since: the newest generation that had begun then. */
+  readonly lost?: Readonly<Record<string, number>>;
 }
 
 /** A job to add; its generation is given by `withJobs`. */
@@ -351,10 +353,7 @@ export interface OutboundEvent {
   readonly payload: Buffer;
 }
 
-/**
- * Which snapshot or resync an event belongs to, and whether it is the one that completes it; null of
- * any other event (transform/sequence.ts has the form).
- */
+/** Which snapshot or resync an event belongs to, and whether it completes it; null of any other (transform/sequence.ts). */
 export function readingOf(
   sequence: string,
 ): { readonly generation: number; readonly completes: boolean } | null {

@@ -10,6 +10,7 @@ import type {
   IndexFacts,
   MappingFacts,
   QueueHead,
+  RowsFacts,
   RunwayFacts,
   VerificationFacts,
 } from "./observe/facts.ts";
@@ -30,6 +31,7 @@ export interface FactSources {
   readonly mapping: () => MappingFacts;
   readonly runway: () => RunwayFacts;
   readonly snapshot: () => SnapshotStatus | null;
+  readonly rows: () => RowsFacts;
   readonly index: () => IndexFacts;
   readonly verifications: () => readonly VerificationFacts[];
   readonly complete: () => CompleteFacts;
@@ -73,7 +75,7 @@ export class FactGatherer {
       },
       runway: this.#sources.runway(),
       snapshot: this.#sources.snapshot(),
-      snapshotsMade: snapshotsMade(checkpoint),
+      rows: this.#sources.rows(),
       index: this.#sources.index(),
       verifications: this.#sources.verifications(),
       complete: this.#sources.complete(),
@@ -110,12 +112,6 @@ export class FactGatherer {
     this.#heads.set(name, { seq, head });
     return head;
   }
-}
-
-/** None where keys alone were ever read. */
-function snapshotsMade(checkpoint: Checkpoint | null): number {
-  const snapshot = checkpoint?.snapshot;
-  return snapshot === undefined || snapshot.hasRows === false ? 0 : snapshot.generation;
 }
 
 function positionOf({ file, position, gtidSet, epoch }: Checkpoint): NonNullable<AgentFacts["position"]> {

@@ -3,27 +3,29 @@
  * binlog, or, where the server no longer has that, a gap event takes its place. Meanwhile the other
  * queues are forwarded, and this one up to the damage.
  */
-import type { Checkpoint, OutboundEvent, QueueLane } from "./change.ts";
+import type { Checkpoint, OutboundEvent, QueueLane, SnapshotProgress } from "./change.ts";
+import { assert } from "./kernel/assert.ts";
 import { AgentError } from "./kernel/errors.ts";
 import { backoffDelayMs, type Clock, type Log } from "./kernel/service.ts";
+import type { ReadAgain } from "./reading-anew.ts";
 import type { Damages, QueueDamage } from "./spool/damages.ts";
 import type { GapFacts } from "./transform/control.ts";
 
 export interface HealingParts {
   readonly damages: Damages;
+  readonly checkpoint: () => Checkpoint | null;
   /** Whether the server still has what follows the checkpoint. Rejects while nobody can tell. */
   readonly canResume: (checkpoint: Checkpoint) => Promise<boolean>;
   /** Runs it while nothing is captured; capture then starts again from the spool's checkpoint. */
   readonly atRest: (change: () => Promise<void>) => Promise<void>;
   readonly gapEvent: (facts: GapFacts) => OutboundEvent;
-  readonly epoch: () => number;
   /** Before the checkpoint is set to that one; nothing is captured. */
   readonly beforeRewind: (to: Checkpoint) => Promise<void>;
   /** Capture goes back: promises of completeness that were noted are void. */
   readonly rewound: () => void;
   readonly healed: (how: "rewound" | "gap") => void;
-  /** Reads the entities of a topic again whose events are lost; null where no rows are read. */
-  readonly resync: ((queue: string) => Promise<void>) | null;
+  /** What is to be read once events of that topic are lost. */
+  readonly afterLossOf: (topic: string, progress: SnapshotProgress | undefined) => ReadAgain;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -97,20 +99,28 @@ export class Healing {
     return true;
   }
 
+  /** The gap event and what is read to make up for it go to disk together: no crash comes between them. */
   async #skip({ queue, lane }: QueueLane): Promise<void> {
-    const { damages, gapEvent, epoch, healed, resync, clock, log } = this.#parts;
-    const gap = await damages.gap({ queue, lane });
-    if (gap === null) return;
-    const event = gapEvent({ ...gap, queue, epoch: epoch(), resync: resync !== null, nowMs: clock.wallMs() });
-    await damages.skip({ queue, lane }, gap, { ...event, lane });
-    healed("gap");
-    log.error("events of the spool are lost: the binlog no longer has them; a gap event says so", {
-      queue,
-      events: gap.last - gap.first + 1,
-      from: gap.from === null ? "the start" : `${gap.from.file}:${gap.from.position}`,
-      to: gap.to === null ? "unknown" : `${gap.to.file}:${gap.to.position}`,
-      hint: resync === null ? "The entities of this topic need a resync." : "Their entities are read again.",
+    const { damages, checkpoint, gapEvent, afterLossOf, atRest, healed, clock, log } = this.#parts;
+    await atRest(async () => {
+      const gap = await damages.gap({ queue, lane });
+      const now = checkpoint();
+      if (gap === null) return;
+      assert(now !== null, "what lies in a queue is covered by a checkpoint");
+      const { progress, isHealing } = afterLossOf(queue, now.snapshot);
+      const facts = { ...gap, queue, epoch: now.epoch, resync: isHealing, nowMs: clock.wallMs() };
+      const event: OutboundEvent = { ...gapEvent(facts), lane };
+      await damages.skip({ queue, lane }, gap, { event, checkpoint: { ...now, snapshot: progress } });
+      healed("gap");
+      log.error("events of the spool are lost: the binlog no longer has them; a gap event says so", {
+        queue,
+        events: gap.last - gap.first + 1,
+        from: gap.from === null ? "the start" : `${gap.from.file}:${gap.from.position}`,
+        to: gap.to === null ? "unknown" : `${gap.to.file}:${gap.to.position}`,
+        hint: isHealing
+          ? "What was sent to this topic is read again."
+          : "What was sent to this topic needs a resync (with --to-topic, if that brought it here).",
+      });
     });
-    await resync?.(queue);
   }
 }

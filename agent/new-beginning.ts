@@ -2,7 +2,7 @@
  * The operator's way out of a lost position: capture begins anew at another place, in a new epoch,
  * and consumers are told what could not be read between the two.
  */
-import { withJobs } from "./snapshot-jobs.ts";
+import { withJobs, withLoss } from "./snapshot-jobs.ts";
 import {
   type Checkpoint,
   nextEpoch,
@@ -30,6 +30,8 @@ export interface BeginningParts {
     readonly control: { historyGap(facts: HistoryGapFacts): OutboundEvent };
   };
   readonly placeAt: (from: string) => Promise<NewPlace>;
+  /** Tables of which a part of the history is lost. */
+  readonly followed: readonly string[];
   /** What is read again, because what changed in the gap is not known. */
   readonly wanted: readonly WantedJob[];
   /** What the index says of itself from now on: what changed in the gap is not in it. */
@@ -55,13 +57,8 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
   }
   const place = await parts.placeAt(from);
   const epoch = nextEpoch(last, nowMs);
-  const snapshot = begunAnew(last, parts.wanted);
-  const checkpoint: Checkpoint = {
-    ...place,
-    epoch,
-    newestCommitMs: last.newestCommitMs,
-    ...(snapshot === undefined ? {} : { snapshot }),
-  };
+  const snapshot = begunAnew(last, parts);
+  const checkpoint: Checkpoint = { ...place, epoch, newestCommitMs: last.newestCommitMs, snapshot };
   const entities = Object.keys(transform.topics.entities);
   const gap = transform.control.historyGap({
     from: last,
@@ -87,13 +84,16 @@ export async function beginAnew(parts: BeginningParts, from: string): Promise<Be
  * What was read before the gap may have changed in it: jobs begin again. Those for the entities' own
  * topics are left out where the new ones read everything anyway.
  */
-function begunAnew({ snapshot }: Checkpoint, wanted: readonly WantedJob[]): SnapshotProgress | undefined {
-  if (snapshot === undefined && wanted.length === 0) return undefined;
-  const jobs = snapshot?.jobs ?? [];
+function begunAnew(
+  { snapshot }: Checkpoint,
+  { followed, wanted }: Pick<BeginningParts, "followed" | "wanted">,
+): SnapshotProgress {
+  const before = withJobs(snapshot, []);
+  const { jobs } = before;
   // Consumers compare once they were told of everything.
   const digests = jobs.filter(({ purpose }) => purpose === "digests");
   const kept = jobs.filter((job) => !digests.includes(job) && (wanted.length === 0 || job.topic !== null));
-  const empty = snapshot === undefined ? undefined : { ...snapshot, jobs: [] };
+  const empty = withLoss({ ...before, jobs: [] }, followed);
   return withJobs(empty, [...kept.map(wantedAgain), ...wanted, ...digests.map(wantedAgain)]);
 }
 

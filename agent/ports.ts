@@ -145,6 +145,8 @@ export interface AppendBatch {
   readonly checkpoint: Checkpoint;
   /** Changes of the index room, written in the same synced batch. */
   readonly index?: readonly IndexChange[];
+  /** The checkpoint holds what somebody is told of next: on disk when the append resolves, also without events. */
+  readonly durable?: true;
 }
 
 /** One change of the spool's index room. Without a value the key is deleted. */
@@ -163,7 +165,7 @@ export interface SpoolWriter {
    *
    * A batch without events and index changes (progress) resolves when it is taken, in its order;
    * its checkpoint reaches the disk with the next write, within about a second. The first checkpoint
-   * of a state is on disk when its append resolves.
+   * of a state, and that of a batch that says `durable`, is on disk when its append resolves.
    *
    * A batch that still waits for room when the signal aborts rejects with the signal's reason, and
    * nothing of it is written. One that was already taken is finished, whatever the signal says.

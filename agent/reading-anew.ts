@@ -1,5 +1,4 @@
 /** What the agent itself does when a part of the history is lost: it reads the tables anew. */
-import type { CaptureRounds } from "./capture-rounds.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { type AgentError, asError } from "./kernel/errors.ts";
 import type { Clock, Log } from "./kernel/service.ts";
@@ -7,8 +6,12 @@ import { type IndexRecords, voidedStates } from "./index-upkeep.ts";
 import type { MappingInUse } from "./mapping-in-use.ts";
 import { type Beginning, beginAnew } from "./new-beginning.ts";
 import type { SpoolWriter } from "./ports.ts";
-import { addResync, wholeTables } from "./snapshots.ts";
+import type { SnapshotJob, SnapshotProgress } from "./change.ts";
+import { awaitsAllRows, fromTheStart, withJobs, withLoss } from "./snapshot-jobs.ts";
+import { wholeTable, wholeTables } from "./snapshots.ts";
 import { isLossOfSameServer } from "./source/position-loss.ts";
+import type { EntityMapping, Mapping } from "./transform/mapping.ts";
+import type { Transform } from "./transform/transform.ts";
 
 interface AnewParts {
   readonly settings: Settings;
@@ -29,9 +32,10 @@ export function beginAnewWith(
 ): Promise<Beginning> {
   const { transform, source } = mapped.rooms;
   const wanted = settings.snapshotMode === "never" ? [] : wholeTables(mapped.mapping, "position-lost");
+  const followed = mapped.mapping.entities.map(({ table }) => table);
   const placeAt = (place: string) => source.placeAt(place);
   const voidIndex = () => voidedStates(spool.index, transform.index.relations);
-  return beginAnew({ spool, transform, placeAt, wanted, voidIndex, nowMs: clock.wallMs() }, from);
+  return beginAnew({ spool, transform, placeAt, followed, wanted, voidIndex, nowMs: clock.wallMs() }, from);
 }
 
 /** ON_POSITION_LOST=resnapshot. Where it may be the wrong server that answers, an operator decides. */
@@ -58,20 +62,41 @@ export async function mendLoss(
   }
 }
 
-export async function resyncTopic(
-  { spool, mapped, capture, log }: AnewRooms & { readonly capture: CaptureRounds; readonly log: Log },
+/** What is to be read from now on. */
+export interface ReadAgain {
+  readonly progress: SnapshotProgress;
+  /** Whether something makes up for what was lost: with SNAPSHOT_MODE=never nothing does. */
+  readonly isHealing: boolean;
+}
+
+/**
+ * Events of a topic are lost: what is being read for it begins again, and entities that are told of on
+ * it are read as a whole, unless they wait for that already. Of what `resync --to-topic` had sent there
+ * before, nothing is known any more.
+ */
+export function afterLossOf(
   topic: string,
-): Promise<void> {
+  progress: SnapshotProgress | undefined,
+  { settings, mapped }: { readonly settings: Pick<Settings, "snapshotMode">; readonly mapped: MappedTopics },
+): ReadAgain {
   const { entities } = mapped.rooms.transform.topics;
-  for (const entity of Object.keys(entities).filter((name) => entities[name] === topic)) {
-    const request = { entity, scope: { kind: "all" }, topic: null } as const;
-    try {
-      await capture.atRest(async () => void (await addResync(spool, mapped.mapping, request)), true);
-    } catch (error) {
-      log.error("an entity whose events are lost is not read again: ask for its resync", {
-        entity,
-        reason: asError(error).message,
-      });
-    }
-  }
+  const isTold = ({ entity }: EntityMapping): boolean => entities[entity] === topic;
+  const tables = mapped.mapping.entities.filter(isTold).map(({ table }) => table);
+  const isUnderWay = ({ begun, purpose, table, topic: other }: SnapshotJob): boolean =>
+    begun !== null && purpose !== "index" && (other === null ? tables.includes(table) : other === topic);
+  const jobs = (progress?.jobs ?? []).map((job) => (isUnderWay(job) ? fromTheStart(job) : job));
+  const lost = withLoss({ ...withJobs(progress, []), jobs }, tables);
+  const lacking = tables.filter((table) => !awaitsAllRows(lost, table));
+  const wanted = settings.snapshotMode === "never" ? [] : lacking.map((table) => wholeTable(table, "resync"));
+  const after = withJobs(lost, wanted);
+  const isElsewhere = after.jobs.some((job) => job.topic === topic);
+  return {
+    progress: after,
+    isHealing: tables.length === 0 ? isElsewhere : tables.every((table) => awaitsAllRows(after, table)),
+  };
+}
+
+interface MappedTopics {
+  readonly mapping: Mapping;
+  readonly rooms: { readonly transform: Pick<Transform, "topics"> };
 }

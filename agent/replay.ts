@@ -21,12 +21,14 @@ export interface ReplayBegun {
   readonly to: string;
   /** When the file was begun that is read from its start. */
   readonly sinceMs: number;
+  /** What of the time asked for is not read, why, and what to do; null where all of it is. */
+  readonly missing: string | null;
 }
 
 export interface ReplayParts {
   readonly spool: Pick<SpoolWriter, "checkpoint" | "append">;
   readonly mapping: Mapping;
-  readonly placeSince: (sinceMs: number, notBeforeMs: number) => Promise<PlaceInTime>;
+  readonly placeSince: (sinceMs: number, epochMs: number) => Promise<PlaceInTime>;
   readonly filter: ReplayFilter;
 }
 
@@ -48,17 +50,19 @@ export async function beginReplay(parts: ReplayParts, request: ReplayRequest): P
     });
   }
   // An epoch begins at a time in seconds since 1970, or later (change.ts, nextEpoch).
-  const { place, createdMs } = await parts.placeSince(request.sinceMs, last.epoch * 1000);
+  const { place, createdMs, missing } = await parts.placeSince(request.sinceMs, last.epoch * 1000);
   const { epoch, newestCommitMs, snapshot } = last;
   await spool.append({
     events: [],
     checkpoint: { ...place, epoch, newestCommitMs, ...(snapshot === undefined ? {} : { snapshot }) },
+    durable: true,
   });
   filter.begin(table, last);
   return {
     from: `${place.file}:${place.position}`,
     to: `${last.file}:${last.position}`,
     sinceMs: createdMs,
+    missing,
   };
 }
 

@@ -2,10 +2,11 @@
  * What is to be read beside the stream, by settings and by the operator's word. The source reads it
  * (source/snapshot/), and the checkpoint holds how far it is.
  */
-import { withJobs } from "./snapshot-jobs.ts";
+import { awaitsAllRows, withJobs } from "./snapshot-jobs.ts";
 import type { Checkpoint, SnapshotProgress, SnapshotReason, SnapshotScope, WantedJob } from "./change.ts";
 import type { Settings } from "./config/settings-table.ts";
 import { AgentError } from "./kernel/errors.ts";
+import type { RowsFacts } from "./observe/facts.ts";
 import type { SpoolStats, SpoolWriter } from "./ports.ts";
 import type { EntityMapping, Mapping } from "./transform/mapping.ts";
 
@@ -15,7 +16,11 @@ export const RESYNC_KEYS_MAX = 500;
 const JOBS_MAX = 100;
 
 export function wholeTables(mapping: Mapping, reason: SnapshotReason): WantedJob[] {
-  return mapping.entities.map(({ table }) => ({ table, reason, scope: { kind: "all" }, topic: null }));
+  return mapping.entities.map(({ table }) => wholeTable(table, reason));
+}
+
+export function wholeTable(table: string, reason: SnapshotReason): WantedJob {
+  return { table, reason, scope: { kind: "all" }, topic: null };
 }
 
 /** What has to be read for the index, beside the jobs that are asked for anyway. */
@@ -24,12 +29,13 @@ export interface IndexWants {
 }
 
 /**
- * What SNAPSHOT_MODE asks for where the stream begins, and the index in each of its modes. A loop that
- * begins again before its wish was on disk asks for the same; `always` asks once in the life of the
- * process.
+ * What SNAPSHOT_MODE asks for where the stream begins, and the index in each of its modes. A table of
+ * which not all rows were read is asked for, also one that came into the mapping later, and again where
+ * it could not be read. A loop that begins again before its wish was on disk asks for the same; `always`
+ * asks for all tables once in the life of the process.
  */
 export function snapshotsAtStart(
-  settings: Pick<Settings, "snapshotMode" | "startPosition">,
+  settings: RowSettings,
   index: IndexWants,
 ): (mapping: Mapping, after: Checkpoint | null) => readonly WantedJob[] {
   const rows = rowsAtStart(settings);
@@ -39,22 +45,52 @@ export function snapshotsAtStart(
   };
 }
 
-function rowsAtStart({
-  snapshotMode,
-  startPosition,
-}: Pick<Settings, "snapshotMode" | "startPosition">): (
-  mapping: Mapping,
-  after: Checkpoint | null,
-) => readonly WantedJob[] {
+type RowSettings = Pick<Settings, "snapshotMode" | "startPosition">;
+
+function rowsAtStart(
+  settings: RowSettings,
+): (mapping: Mapping, after: Checkpoint | null) => readonly WantedJob[] {
+  const { snapshotMode } = settings;
+  const isTrusted = trustedBy(settings) !== null;
   let atStart: number | null = null;
   return (mapping, after) => {
     if (snapshotMode === "never") return [];
     const generation = after?.snapshot?.generation ?? 0;
     atStart ??= generation;
-    if (snapshotMode === "always") return generation > atStart ? [] : wholeTables(mapping, "always");
-    // Who names a place to begin at has what was before it.
-    const isFirst = after?.snapshot === undefined || after.snapshot.hasRows === false;
-    return isFirst && startPosition === null ? wholeTables(mapping, "initial") : [];
+    if (snapshotMode === "always" && generation === atStart) return wholeTables(mapping, "always");
+    return unread(mapping, after?.snapshot, isTrusted)
+      .filter((table) => !awaitsAllRows(after?.snapshot, table))
+      .map((table) => wholeTable(table, after?.snapshot?.lost?.[table] === undefined ? "initial" : "resync"));
+  };
+}
+
+/** By which setting an operator vouches for what was there before the agent; null: by none. */
+function trustedBy({ snapshotMode, startPosition }: RowSettings): RowsFacts["trusted"] {
+  if (snapshotMode === "never") return "SNAPSHOT_MODE=never";
+  // Who names a place to begin at has what was before it.
+  return snapshotMode === "initial" && startPosition !== null ? "START_POSITION" : null;
+}
+
+/** Tables of which not all rows were read. Trusted: what was there before the agent is no business of its own, only what was lost since. */
+function unread(mapping: Mapping, progress: SnapshotProgress | undefined, isTrusted: boolean): string[] {
+  const { complete = [], lost = {} } = progress ?? {};
+  const tables = mapping.entities.map(({ table }) => table);
+  return tables.filter((table) => (isTrusted ? table in lost : !complete.includes(table)));
+}
+
+/** What consumers can have of the rows that were there before the agent, or whose history was lost. */
+export function rowsFacts(
+  settings: RowSettings,
+  mapping: Mapping,
+  progress: SnapshotProgress | undefined,
+): RowsFacts {
+  const trusted = trustedBy(settings);
+  const jobs = progress?.jobs ?? [];
+  return {
+    unread: unread(mapping, progress, trusted !== null),
+    isReading: jobs.some(({ purpose = "rows", topic }) => purpose === "rows" && topic === null),
+    // Nobody has to vouch for what was read anyway.
+    trusted: unread(mapping, progress, false).length === 0 ? null : trusted,
   };
 }
 
@@ -150,8 +186,8 @@ async function change(
       hint: "Wait until some are done: magento-edge-agent status.",
     });
   }
-  // Reaches the disk with the next record, within about a second.
-  await state.append({ events: [], checkpoint: { ...checkpoint, snapshot } });
+  // Whoever asked is told that it is taken, so no crash may lose it.
+  await state.append({ events: [], checkpoint: { ...checkpoint, snapshot }, durable: true });
   return snapshot;
 }
 

@@ -9,7 +9,12 @@
 import type { Checkpoint } from "./change.ts";
 import { AgentError } from "./kernel/errors.ts";
 import { backoffDelayMs, type Clock, type Log } from "./kernel/service.ts";
-import type { DriftCounts, VerificationFacts, VerifyOutcome } from "./observe/facts.ts";
+import {
+  type DriftCounts,
+  driftedRows,
+  type VerificationFacts,
+  type VerifyOutcome,
+} from "./observe/facts.ts";
 import type { EventEncoder, QueueState, VerificationReports } from "./ports.ts";
 import type { JobRequest, ResyncAccepted } from "./snapshots.ts";
 import type { StateValues } from "./state-guard.ts";
@@ -243,7 +248,7 @@ export class Verifications {
     const table = entities().find((one) => one.entity === entity)?.table;
     if (table !== undefined) reported(table, counts);
     const about = { entity, generation, ...counts };
-    const drifted = counts.missing + counts.changed + counts.extra;
+    const drifted = driftedRows(counts);
     const judged = { ...record, counts };
     if (drifted === 0 && counts.undeliverable === 0) {
       log.notice("a verification found no drift", about);

@@ -1,5 +1,5 @@
 /** What a consumer reports of a verification, checked: it comes from elsewhere, and starts resyncs. */
-import type { DriftCounts } from "./observe/facts.ts";
+import { type DriftCounts, driftedRows } from "./observe/facts.ts";
 
 export interface VerifyReport extends DriftCounts {
   readonly complete: boolean;
@@ -37,14 +37,14 @@ export function parseReport(
       return "a drifted row of the report has no key";
     keys.push(key);
   }
-  if (keys.length > counts.missing + counts.changed + counts.extra)
-    return "the report lists more drift than it counts";
+  if (keys.length > driftedRows(counts)) return "the report lists more drift than it counts";
   return { complete, keys, ...counts };
 }
 
 function countsOf(report: Readonly<Record<string, unknown>>): DriftCounts | null {
-  const { compared, newer, undeliverable, missing, changed, extra } = report;
-  const counts = { compared, newer, undeliverable, missing, changed, extra };
+  // A consumer of an earlier build does not look for rows that are ahead.
+  const { compared, newer, undeliverable, missing, changed, extra, ahead = 0 } = report;
+  const counts = { compared, newer, undeliverable, missing, changed, extra, ahead };
   return areCounts(counts) ? counts : null;
 }
 

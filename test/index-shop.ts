@@ -54,8 +54,8 @@ export class IndexShop {
   #at = 0;
   #furthest = 0;
   #snapshot: SnapshotProgress | undefined;
-  /** Places to go back to, with the progress that they had. */
-  #marks: { readonly at: number; readonly snapshot: SnapshotProgress | undefined }[] = [];
+  /** Places to go back to. */
+  #marks: number[] = [];
   #upkeep: IndexUpkeep;
   /** Tables whose parents are texts, as BIGINT's are. */
   readonly #wide = new Set<string>();
@@ -125,7 +125,7 @@ export class IndexShop {
     this.#take(this.#stream.slice(this.#at, end));
     this.#at = end;
     this.#furthest = Math.max(this.#furthest, end);
-    if (this.#random.chance(0.5)) this.#marks.push({ at: this.#at, snapshot: this.#snapshot });
+    if (this.#random.chance(0.5)) this.#marks.push(this.#at);
   }
 
   /** Reads the next rows of the first job, unless its table is altered meanwhile. */
@@ -160,16 +160,15 @@ export class IndexShop {
     this.#take([this.#chunkOf({ ...job, begun }, rows, isLast)]);
   }
 
-  /** Back to an earlier checkpoint, as damage of a queue makes it; or to a place alone, as a replay does. */
+  /** Back to an earlier place, or, after a replay, to one that is ahead: as damage of a queue makes it, or as a replay does. */
   async goBack(how: "rewind" | "replay"): Promise<void> {
-    const mark = this.#random.pick([...this.#marks, { at: this.#at, snapshot: this.#snapshot }]);
+    const mark = this.#random.pick([...this.#marks, this.#at]);
     if (how === "replay") {
-      this.#at = Math.min(this.#at, mark.at);
+      this.#at = Math.min(this.#at, mark);
       return;
     }
-    await this.#upkeep.movesTo({ ...this.#checkpoint(), position: mark.at });
-    this.#at = mark.at;
-    this.#snapshot = mark.snapshot;
+    await this.#upkeep.movesTo({ ...this.#checkpoint(), position: mark });
+    this.#at = mark;
     if (this.#marks.includes(mark)) this.#marks.splice(this.#marks.indexOf(mark) + 1);
   }
 

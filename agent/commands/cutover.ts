@@ -1,6 +1,6 @@
 /** What a migration team asks before it switches over: does everything stand at the consumers' broker? */
 import type { StatusReport } from "./status-report.ts";
-import { snapshotText } from "./status-report.ts";
+import { rowsText, snapshotText } from "./status-report.ts";
 
 export interface CutoverCondition {
   readonly name: string;
@@ -13,7 +13,7 @@ const SILENCE_MS = 15_000;
 
 /** Every condition, those that hold too. */
 export function cutoverConditions(report: StatusReport): readonly CutoverCondition[] {
-  const { source, snapshot, complete, spool, held, position } = report;
+  const { source, snapshot, rows, complete, spool, held, position } = report;
   const silentMs = source.silentMs ?? Number.POSITIVE_INFINITY;
   const waiting = report.queues.reduce((sum, one) => sum + one.waiting, 0);
   const condition = (name: string, holds: boolean, says: string): CutoverCondition => ({ name, holds, says });
@@ -28,12 +28,8 @@ export function cutoverConditions(report: StatusReport): readonly CutoverConditi
     condition("nothing is halted", report.halted === null, report.halted?.message ?? "capture goes on"),
     condition(
       "all rows were read",
-      snapshot === null && report.snapshotsMade > 0,
-      snapshot !== null
-        ? snapshotText(snapshot)
-        : report.snapshotsMade > 0
-          ? "the snapshot is complete"
-          : "no snapshot was made",
+      rows.unread.length === 0 && !rows.isReading,
+      rows.isReading && snapshot !== null ? snapshotText(snapshot) : rowsText(rows),
     ),
     condition(
       "everything that was read is accepted",

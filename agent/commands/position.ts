@@ -73,8 +73,10 @@ async function restartStopped(spool: Spool, parts: StoppedParts, from: string): 
   const schemaVersions = Object.fromEntries(schemas.map(([entity, { version }]) => [entity, version]));
   const transform = makeTransform(settings, mapping, { instance, schemaVersions });
   const wanted = settings.snapshotMode === "never" ? [] : wholeTables(mapping, "position-lost");
+  const followed = mapping.entities.map(({ table }) => table);
   const voidIndex = () => voidedStates(spool.index, transform.index.relations);
-  return beginAnew({ spool, transform, placeAt, wanted, voidIndex, nowMs: systemClock.wallMs() }, from);
+  const nowMs = systemClock.wallMs();
+  return beginAnew({ spool, transform, placeAt, followed, wanted, voidIndex, nowMs }, from);
 }
 
 function told({ epoch, from, to }: Beginning, output: Output): number {

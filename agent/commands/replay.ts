@@ -20,8 +20,9 @@ export const replayCommand: Command = {
   more: () =>
     [
       "Heals a broker or a consumer that lost data: a consumer that has an event ignores it. It begins at the start of",
-      "the binlog file that was in use then, and not before the present epoch. Live changes come behind it. Asks the",
-      "running agent over its admin socket (root).",
+      "the binlog file that was in use then. Files that were begun before the present epoch are left out: it says so,",
+      "and for what was sent before there is resync. Live changes come behind it. Asks the running agent over its admin",
+      "socket (root).",
     ].join("\n"),
   run: async (args, output) => {
     const since = args.text("since");
@@ -37,6 +38,7 @@ export const replayCommand: Command = {
     output.out(
       `${answer.from} to ${answer.to} is read again (since ${new Date(answer.sinceMs).toISOString()})\n`,
     );
+    if (typeof answer.missing === "string") output.out(`${answer.missing}\n`);
     return 0;
   },
 };

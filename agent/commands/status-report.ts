@@ -1,17 +1,19 @@
 /** What the agent answers to `status`, and the screen made from it. */
 import type { Lane } from "../change.ts";
 import { formatBytes } from "../config/value-kinds.ts";
-import type {
-  AgentFacts,
-  CompleteFacts,
-  HaltFacts,
-  HeldTopic,
-  IndexFacts,
-  MappingFacts,
-  PositionFacts,
-  SpoolFacts,
-  VerificationFacts,
-  VerifyOutcome,
+import {
+  type AgentFacts,
+  type CompleteFacts,
+  driftKinds,
+  type HaltFacts,
+  type HeldTopic,
+  type IndexFacts,
+  type MappingFacts,
+  type PositionFacts,
+  type RowsFacts,
+  type SpoolFacts,
+  type VerificationFacts,
+  type VerifyOutcome,
 } from "../observe/facts.ts";
 import { binlogHours, clocksText } from "../observe/clocks.ts";
 import { ageText, computeHealth, type HealthLimits, type HealthReport } from "../observe/health.ts";
@@ -46,8 +48,7 @@ export interface StatusReport {
     readonly text: string;
   };
   readonly snapshot: SnapshotStatus | null;
-  /** Snapshots and resyncs that this state has begun, done or not. */
-  readonly snapshotsMade: number;
+  readonly rows: RowsFacts;
   readonly index: IndexFacts;
   /** The newest last; those that are done are kept for a while. */
   readonly verifications: readonly VerificationFacts[];
@@ -89,7 +90,7 @@ export function statusReport(facts: AgentFacts, loops: Liveness, limits: HealthL
       text: clocksText(facts.runway, nowMs),
     },
     snapshot: facts.snapshot,
-    snapshotsMade: facts.snapshotsMade,
+    rows: facts.rows,
     index: facts.index,
     verifications: facts.verifications,
     complete: facts.complete,
@@ -155,6 +156,7 @@ export function statusScreen(report: StatusReport): string {
   }
   for (const { topic, code, message } of report.held) lines.push(`  on hold    ${topic}: ${code} ${message}`);
   if (report.snapshot !== null) lines.push(`  reads      ${snapshotText(report.snapshot)}`);
+  lines.push(`  rows       ${rowsText(report.rows)}`);
   lines.push(`  index      ${indexText(report.index)}`);
   for (const one of newestOfEach(report.verifications))
     lines.push(`  verify     ${verificationText(one, Date.parse(report.timestamp))}`);
@@ -165,6 +167,13 @@ export function statusScreen(report: StatusReport): string {
     lines.push(`    ${check.status === "healthy" ? "ok " : "BAD"} ${name.padEnd(17)} ${check.message}`);
   }
   return `${lines.join("\n")}\n`;
+}
+
+/** Whether consumers were sent every row that is not told of by the stream alone. */
+export function rowsText({ unread, trusted }: RowsFacts): string {
+  const parts = unread.length === 0 ? [] : [`not all were read: ${unread.join(", ")}`];
+  if (trusted !== null) parts.push(`${trusted}: what was there before the agent is not read`);
+  return parts.length === 0 ? "all were read" : parts.join("; ");
 }
 
 /** Whether every child of a followed table is known by its parent. */
@@ -203,8 +212,7 @@ export function verificationText(one: VerificationFacts, nowMs: number): string 
   const parts = [outcome === null ? verifyStates[state] : verifyOutcomes[outcome]];
   if (counts !== null) {
     parts.push(`${counts.compared} rows compared`, `${counts.newer} newer there`);
-    for (const kind of ["missing", "changed", "extra"] as const)
-      if (counts[kind] > 0) parts.push(`${counts[kind]} ${kind}`);
+    for (const kind of driftKinds) if (counts[kind] > 0) parts.push(`${counts[kind]} ${kind}`);
     if (counts.undeliverable > 0) parts.push(`${counts.undeliverable} too large to be delivered`);
   }
   if (reason !== null) parts.push(reason);

@@ -244,7 +244,7 @@ export const settingsTable = {
   snapshotMode: setting(choice(["initial", "never", "always"]), "initial", {
     name: "SNAPSHOT_MODE",
     group: "Position and snapshot",
-    text: "Whether existing rows are read beside the stream: initial reads them once for a state (not where START_POSITION names the beginning), always at every start too, never only what resync asks for. Keys are read for the index of children in each of them.",
+    text: "Whether existing rows are read beside the stream: initial reads those of each table once for a state (not where START_POSITION names the beginning), also of one that comes into the mapping later, always all of them at every start too, never only what resync asks for. Keys are read for the index of children in each of them.",
   }),
   snapshotRateMax: optional(integer(1, 10_000_000), "derived", {
     name: "SNAPSHOT_RATE_MAX",

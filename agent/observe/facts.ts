@@ -84,16 +84,24 @@ export interface CompleteFacts {
 /** What the index keeps: since which scan each relation is complete; null: some of it may be missing. */
 export type IndexFacts = ReadonlyArray<{ readonly relation: string; readonly completeSince: number | null }>;
 
+/**
+ * How a row can have drifted apart. missing: not at the consumer, or deleted there; changed; extra: there,
+ * and not in the source; ahead: there with a greater sequence than anything that came.
+ */
+export const driftKinds = ["missing", "changed", "extra", "ahead"] as const;
+
 /** Rows of a verification, as a consumer counts them. */
-export interface DriftCounts {
+export interface DriftCounts extends Readonly<Record<(typeof driftKinds)[number], number>> {
   readonly compared: number;
   /** Newer there than the digests, so that they were left out. */
   readonly newer: number;
   /** Too large to be delivered, so that nobody can compare them. */
   readonly undeliverable: number;
-  readonly missing: number;
-  readonly changed: number;
-  readonly extra: number;
+}
+
+/** Rows that drifted apart, of every kind. */
+export function driftedRows(counts: DriftCounts): number {
+  return driftKinds.reduce((sum, kind) => sum + counts[kind], 0);
 }
 
 /**
@@ -123,6 +131,16 @@ export interface VerificationFacts {
   readonly reason: string | null;
 }
 
+/** What consumers can have of rows that were there before the agent, or whose history was lost. */
+export interface RowsFacts {
+  /** Tables of which not all rows were read; where they are trusted, those alone that lost something since. */
+  readonly unread: readonly string[];
+  /** Rows of some entity are being read, or about to be. */
+  readonly isReading: boolean;
+  /** The setting by which somebody else brings consumers what was there before; null: the agent does. */
+  readonly trusted: "SNAPSHOT_MODE=never" | "START_POSITION" | null;
+}
+
 export interface AgentFacts {
   readonly nowMs: number;
   readonly startedAtMs: number;
@@ -141,8 +159,7 @@ export interface AgentFacts {
   readonly runway: RunwayFacts;
   /** What is being read beside the stream; null while nothing is. */
   readonly snapshot: SnapshotStatus | null;
-  /** How many this state has begun. */
-  readonly snapshotsMade: number;
+  readonly rows: RowsFacts;
   readonly index: IndexFacts;
   /** The newest last; those that are done are kept for a while. */
   readonly verifications: readonly VerificationFacts[];

@@ -154,7 +154,7 @@ export const metricTable = {
   },
   edge_agent_verify_drifts_total: {
     kind: "counter",
-    help: "Rows that had drifted apart, by kind: missing, changed, extra.",
+    help: "Rows that had drifted apart, by kind: missing, changed, extra, ahead.",
     labels: ["table", "kind"],
   },
   edge_agent_held_topics: { kind: "gauge", help: "Topics on hold.", labels: [] },

@@ -7,7 +7,7 @@ import type { Counter } from "prom-client";
 import type { Op } from "../change.ts";
 import type { Clock, Log } from "../kernel/service.ts";
 import type { CaptureObserver, ForwardObserver, Published, SourceObserver, SpoolObserver } from "../ports.ts";
-import type { AgentFacts, DriftCounts, HeldTopic, QueueHead } from "./facts.ts";
+import { type AgentFacts, type DriftCounts, driftKinds, type HeldTopic, type QueueHead } from "./facts.ts";
 import { LagMeter } from "./lag.ts";
 import { RepeatLog } from "./log.ts";
 import type { Metrics } from "./metrics.ts";
@@ -88,7 +88,7 @@ export class Observer implements CaptureObserver, SourceObserver, SpoolObserver,
   /** What a consumer reported of a verification. */
   verified(table: string, counts: DriftCounts): void {
     this.#metrics.counter("edge_agent_verify_rows_compared_total").inc({ table }, counts.compared);
-    for (const kind of ["missing", "changed", "extra"] as const)
+    for (const kind of driftKinds)
       this.#metrics.counter("edge_agent_verify_drifts_total").inc({ table, kind }, counts[kind]);
   }
 

@@ -3,7 +3,7 @@
  * proves that the position is what it was, reconnects for ever after a loss, and throws only what
  * no reconnect can mend.
  */
-import { withJobs } from "../snapshot-jobs.ts";
+import { ofFollowed, withJobs } from "../snapshot-jobs.ts";
 import {
   type Checkpoint,
   nextEpoch,
@@ -166,7 +166,8 @@ class MysqlBinlogSource implements BinlogSource {
   #newWeave(after: Checkpoint | null): SnapshotWeave {
     const { settings, tables, observer, clock, log, snapshots } = this.#parts;
     const wanted = snapshots?.wanted(after) ?? [];
-    const progress = wanted.length === 0 ? after?.snapshot : withJobs(after?.snapshot, wanted);
+    const before = ofFollowed(after?.snapshot, tables);
+    const progress = wanted.length === 0 ? before : withJobs(before, wanted);
     const rules = { mayRead: () => null, rateMax: null, ...snapshots };
     return new SnapshotWeave({ settings, tables, observer, clock, log, ...rules }, progress);
   }

@@ -12,21 +12,26 @@ const HEARTBEAT_MS = 5_000;
 export interface PlaceInTime {
   readonly place: NewPlace;
   readonly createdMs: number;
+  /** What of the time asked for cannot be read, why, and what to do; null where all of it can. */
+  readonly missing: string | null;
 }
+
+const resync = "resync ENTITY --all sends how its rows are now";
 
 /**
  * The start of the newest binlog file that was created at or before `sinceMs`: everything since then
- * is in it or behind it. Files from before `notBeforeMs` are left alone; where there is none before
- * `sinceMs`, it is the oldest one that is left. Reads with the agent's server id: its stream must be
- * closed meanwhile. Throws COMMAND_REFUSED when no file is left.
+ * is in it or behind it. Files from before `epochMs`, when the present epoch began, are left alone;
+ * where there is none before `sinceMs`, it is the oldest one that is left. Reads with the agent's server
+ * id: its stream must be closed meanwhile. Throws COMMAND_REFUSED when no file is left.
  */
 export async function findPlaceInTime(
   settings: SourceSettings,
   sinceMs: number,
-  notBeforeMs: number,
+  epochMs: number,
 ): Promise<PlaceInTime> {
   const { files, encrypted } = await filesOf(settings);
-  let found: { readonly file: string; readonly createdMs: number } | null = null;
+  let found: BegunFile | null = null;
+  let tooOld: BegunFile | null = null;
   for (const file of files.toReversed()) {
     const seconds = await fileCreatedSeconds({
       connection: connectionOptions(settings, encrypted),
@@ -34,21 +39,46 @@ export async function findPlaceInTime(
       start: { kind: "position", file, position: FILE_START },
       heartbeatMs: HEARTBEAT_MS,
     });
-    if (seconds === null || seconds * 1000 < notBeforeMs) break;
-    found = { file, createdMs: seconds * 1000 };
+    if (seconds === null) break;
+    const begun = { file, createdMs: seconds * 1000 };
+    if (begun.createdMs < epochMs) {
+      tooOld = begun;
+      break;
+    }
+    found = begun;
     if (found.createdMs <= sinceMs) break;
   }
+  const epochText = `the present epoch began at ${timeText(epochMs)}`;
   if (found === null) {
     throw new AgentError(
       "COMMAND_REFUSED",
-      "the server has no binlog file that begins within the present epoch",
-      {
-        hint: "What was read in an earlier epoch, or in the file in which this one began, is sent again by a resync.",
-      },
+      `${epochText}, and the server has no binlog file that was begun since${tooOld === null ? "" : `: the newest, ${fileText(tooOld)}, is older`}`,
+      { hint: `A replay reads whole files of the present epoch; ${resync}.` },
     );
   }
   const place = await findNewPlace(settings, `${found.file}:${FILE_START}`);
-  return { place, createdMs: found.createdMs };
+  const isShort = found.createdMs > sinceMs;
+  const because =
+    tooOld === null
+      ? `the server has no file before ${fileText(found)}`
+      : `${epochText}, when ${fileText(tooOld)} was in use, and whole files of it are read`;
+  const missing = isShort
+    ? `not from ${timeText(sinceMs)} to ${timeText(found.createdMs)}: ${because}; for that time ${resync}`
+    : null;
+  return { place, createdMs: found.createdMs, missing };
+}
+
+interface BegunFile {
+  readonly file: string;
+  readonly createdMs: number;
+}
+
+function fileText({ file, createdMs }: BegunFile): string {
+  return `${file} (begun ${timeText(createdMs)})`;
+}
+
+function timeText(ms: number): string {
+  return new Date(ms).toISOString();
 }
 
 async function filesOf(

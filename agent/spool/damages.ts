@@ -6,7 +6,7 @@
  *   brings everything again, under the same ids. For all queues that is a repeat. The bulk lane holds
  *   what was read from tables, so it is never cut.
  * - `skip`: where the binlog no longer has that: exactly the damaged numbers are passed over, and a
- *   gap event takes their place.
+ *   gap event takes their place, together with what is to be read to make up for them.
  *
  * Each is one synced batch: a crash leaves the damage as it was, or healed.
  */
@@ -128,7 +128,7 @@ export class Damages {
     marks.dropAfter(mark);
     group.marks = true;
     if (tail.carried.length > 0) this.#put(group, queue, tail.carried);
-    await intake.goBackTo(mark.checkpoint);
+    await intake.moveTo(withProgressOf(this.#parts.checkpoint(), mark.checkpoint));
     this.#parts.healed(queue);
   }
 
@@ -147,16 +147,23 @@ export class Damages {
   }
 
   /**
-   * Puts the event in the gap's place, whatever lane it names. Durable when it resolves; capture may
-   * go on meanwhile.
+   * Puts the event in the gap's place, whatever lane it names, and the checkpoint beside it: it holds
+   * what makes up for the loss. Durable when it resolves. Capture must not run: it starts again from
+   * the checkpoint.
    */
-  async skip(lane: QueueLane, gap: QueueGap, event: OutboundEvent): Promise<void> {
+  async skip(
+    lane: QueueLane,
+    gap: QueueGap,
+    { event, checkpoint }: { readonly event: OutboundEvent; readonly checkpoint: Checkpoint },
+  ): Promise<void> {
     const { queue, seq } = this.#damaged(lane);
     assert(seq === gap.first && event.queue === queue.name, "the gap is that of the queue");
-    const { commit, encoder } = this.#parts;
+    const { commit, encoder, intake } = this.#parts;
     const from = await this.#firstOf(queue, seq);
+    const damaged: Buffer[] = [];
+    for await (const { key } of this.#records(queue, from, gap.last)) damaged.push(key);
     const group = commit.open();
-    for await (const { key } of this.#records(queue, from, gap.last)) group.batch.del(key);
+    for (const key of damaged) group.batch.del(key);
     for (let at = gap.first; at < gap.last; at += VOID_RUN_MAX) {
       const key = recordKey(queue, at);
       group.batch.put(key, encoder.voids(key, Math.min(VOID_RUN_MAX, gap.last - at)));
@@ -167,7 +174,7 @@ export class Damages {
     group.batch.put(key, encoder.run(key, [event], { from: 0, to: 1 }));
     if (event.barrier) queue.barrierAt = Math.max(queue.barrierAt, gap.last);
     queue.forgetRecordsFrom(seq);
-    await commit.durable();
+    await intake.moveTo(checkpoint);
     queue.damagedAt = null;
     this.#parts.healed(queue);
   }
@@ -258,6 +265,14 @@ export class Damages {
       if (!isCorruption(error)) throw error;
     }
   }
+}
+
+/**
+ * The bulk lane keeps what was read from tables, so going back takes nothing back of how far that is,
+ * nor of what was asked for since.
+ */
+function withProgressOf(now: Checkpoint | null, to: Checkpoint): Checkpoint {
+  return now?.snapshot === undefined ? to : { ...to, snapshot: now.snapshot };
 }
 
 interface Tail {

@@ -110,7 +110,7 @@ export class Intake {
    * The checkpoint of the open group, with which all else in it is written. It may lie before the
    * last one; whoever captures starts again from it. Durable when it resolves.
    */
-  goBackTo(checkpoint: Checkpoint): Promise<void> {
+  moveTo(checkpoint: Checkpoint): Promise<void> {
     const group = this.#parts.commit.open();
     this.#taken += 1;
     group.checkpoint = checkpoint;
@@ -170,7 +170,7 @@ export class Intake {
     this.#taken += 1;
     group.checkpoint = batch.checkpoint;
     group.checkpointNumber = this.#taken;
-    if (bytes === 0) {
+    if (bytes === 0 && batch.durable !== true) {
       // Nothing of ours happened: losing this costs a re-read only, so it is no fsync of its own.
       const isFirst = this.#parts.isFirst();
       this.#newest = batch.checkpoint;

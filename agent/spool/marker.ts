@@ -7,9 +7,10 @@
 import { open, readFile, rename } from "node:fs/promises";
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
-import type { Checkpoint } from "../change.ts";
+import type { Checkpoint, SnapshotJob } from "../change.ts";
 import { asError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
+import { AskedJobs } from "./asked-jobs.ts";
 import type { FormatRecord, QueuesRecord } from "./state.ts";
 import { syncDirectory } from "./sync-directory.ts";
 
@@ -20,6 +21,8 @@ export interface Marker extends FormatRecord, QueuesRecord {
   readonly epoch: number;
   /** Everything up to here was delivered; null before the first checkpoint. */
   readonly checkpoint: Checkpoint | null;
+  /** Snapshots and resyncs that were asked for behind it; absent in what an earlier build wrote. */
+  readonly asked?: readonly SnapshotJob[];
   /** Values of the meta room (meta-room.ts). */
   readonly values: Readonly<Record<string, unknown>>;
 }
@@ -73,16 +76,17 @@ export interface MarkerKeeperParts {
   readonly stateDir: string;
   readonly clock: Clock;
   readonly log: Log;
-  /** What the marker should say now. */
-  readonly current: () => Marker;
+  /** What the marker should say now, beside the jobs that were asked for. */
+  readonly current: () => Omit<Marker, "asked">;
 }
 
-/** Renewed at once when values change, else not more often than this. */
+/** Renewed at once when values change or something is asked for, else not more often than this. */
 const RENEW_MS = 10_000;
 
 /** Keeps the marker up to date. It is a second line of defence: that it cannot be written stops nothing. */
 export class MarkerKeeper {
   readonly #parts: MarkerKeeperParts;
+  readonly #asked = new AskedJobs();
   #written: Marker | null = null;
   #lastMs = -Infinity;
 
@@ -90,21 +94,38 @@ export class MarkerKeeper {
     this.#parts = parts;
   }
 
+  /** What the marker had, and the checkpoint of the state that was opened. */
+  restore(asked: readonly SnapshotJob[], checkpoint: Checkpoint | null): void {
+    this.#asked.restore(asked);
+    if (checkpoint !== null) this.#asked.note(checkpoint);
+  }
+
+  /** The state has this checkpoint now. */
+  note(checkpoint: Checkpoint): void {
+    this.#asked.note(checkpoint);
+  }
+
+  #current(): Marker {
+    const current = this.#parts.current();
+    return { ...current, asked: this.#asked.behind(current.checkpoint) };
+  }
+
   /** Durable when it resolves. */
   async renew(): Promise<void> {
-    const marker = this.#parts.current();
+    const marker = this.#current();
     this.#lastMs = this.#parts.clock.monotonicMs();
     await writeMarker(this.#parts.stateDir, marker);
     this.#written = marker;
   }
 
   async tick(): Promise<void> {
-    const now = this.#parts.current();
+    const now = this.#current();
     const before = this.#written;
     const urgent =
       before === null ||
       before.epoch !== now.epoch ||
       before.names.length !== now.names.length ||
+      before.asked !== now.asked ||
       before.values !== now.values;
     const dueMs = urgent ? 0 : RENEW_MS - (this.#parts.clock.monotonicMs() - this.#lastMs);
     if (dueMs > 0 || (!urgent && before.checkpoint === now.checkpoint)) return;

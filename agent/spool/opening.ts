@@ -8,8 +8,10 @@ import { existsSync, writeFileSync } from "node:fs";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { STATE_FORMAT_VERSION } from "../change.ts";
+import type { Checkpoint, SnapshotJob } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { Clock, Log } from "../kernel/service.ts";
+import { withAsked } from "../snapshot-jobs.ts";
 import { openError, repairDatabase } from "./database.ts";
 import { damagedTables, disarmTables, missingFile, tableBytes } from "./database-files.ts";
 import type { Database } from "./database.ts";
@@ -58,6 +60,8 @@ export interface OpenedState extends CoherentState {
   readonly damages: readonly FoundDamage[];
   /** Values that the marker keeps a copy of. */
   readonly values: Readonly<Record<string, unknown>>;
+  /** Jobs that the marker keeps (asked-jobs.ts). */
+  readonly asked: readonly SnapshotJob[];
   /** What had to be done to the database, if anything. */
   readonly healed: "repaired" | "made anew" | null;
   /** LevelDB dropped bytes of its log when it recovered, with what it said. */
@@ -100,7 +104,7 @@ async function prepareDirectory(stateDir: string): Promise<FoundMarker> {
   }
 }
 
-type Sound = Omit<OpenedState, "healed" | "values">;
+type Sound = Omit<OpenedState, "healed" | "values" | "asked">;
 
 /** Why the database cannot be used as it is, and whether a repair of its files can help. */
 class Trouble {
@@ -145,7 +149,7 @@ class Opening {
     }
     await noteUse(stateDir);
     for (const line of state.lossesAtOpen) log.warn("the database dropped bytes when it recovered", { line });
-    return { ...state, values, healed };
+    return { ...state, values, asked: this.#marker?.asked ?? [], healed };
   }
 
   async #attempt(): Promise<Sound | Trouble> {
@@ -206,8 +210,10 @@ class Opening {
     let progress = stored.progress;
     if (progress === null) {
       const newest = marks.at(-1);
-      if (newest !== undefined) progress = progressOf(newest, format.createdMs);
-      else if (stored.damaged.length > 0 || (marker?.checkpoint ?? null) !== null)
+      if (newest !== undefined) {
+        const checkpoint = this.#withAsked(newest.checkpoint);
+        progress = progressOf({ ...newest, checkpoint }, format.createdMs);
+      } else if (stored.damaged.length > 0 || (marker?.checkpoint ?? null) !== null)
         return new Trouble("its checkpoint is missing", true);
     }
     const queues = stored.queues ?? { names: marker?.names ?? [] };
@@ -224,6 +230,12 @@ class Opening {
       marks,
       segments: stored.segments,
     };
+  }
+
+  /** An earlier checkpoint takes nothing back of what was asked for since. */
+  #withAsked(checkpoint: Checkpoint): Checkpoint {
+    const snapshot = withAsked(checkpoint.snapshot, this.#marker?.asked ?? []);
+    return snapshot === undefined ? checkpoint : { ...checkpoint, snapshot };
   }
 
   /** The state of a first start. */
@@ -276,7 +288,10 @@ class Opening {
     const checkpoint =
       marker.checkpoint === null
         ? null
-        : { ...marker.checkpoint, epoch: Math.max(marker.epoch, marker.checkpoint.epoch) };
+        : this.#withAsked({
+            ...marker.checkpoint,
+            epoch: Math.max(marker.epoch, marker.checkpoint.epoch),
+          });
     const mark = checkpoint === null ? null : { checkpoint, ends: [] };
     const marks: MarksRecord = { marks: mark === null ? [] : [mark] };
     const progress = mark === null ? null : progressOf(mark, createdMs);

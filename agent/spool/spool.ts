@@ -297,6 +297,7 @@ export class Spool implements SpoolWriter, QueueReader {
     this.#healedAtOpen = opened.healed;
     this.#stateId = opened.format.createdMs;
     this.#checkpoint = opened.progress?.checkpoint ?? null;
+    this.#marker.restore(opened.asked, this.#checkpoint);
     this.#marks.restore(opened.marks);
     for (const { queue, seq, what } of opened.damages) this.damages.found(queue, seq, what);
     await this.meta.load(opened.values, this.#options.log);
@@ -353,6 +354,7 @@ export class Spool implements SpoolWriter, QueueReader {
     if (number <= this.#checkpointNumber) return;
     this.#checkpoint = checkpoint;
     this.#checkpointNumber = number;
+    this.#marker.note(checkpoint);
   }
 
   #fail(error: AgentError): void {

@@ -7,14 +7,15 @@
  * does not bring it back. A reset (the table was truncated, dropped or rebuilt) and a range (what a
  * snapshot or resync did not find) stay as floors: everything below them is deleted, also when it
  * comes later. So the state after any set of events is the same in whatever order and however often
- * they were delivered. Digests change nothing: they are compared with what is here (verifications.ts).
+ * they were delivered. Digests are compared with what is here (verifications.ts), and change nothing but
+ * the sequence of what nobody sent.
  */
 import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { entityEvent, optionalText, text, type DeliveredEvent, type EntityEvent } from "./event.ts";
 import { flooredBy, Floors, isWithin, type KeyRange } from "./floors.ts";
 import { allRows, countOf, openDatabase } from "./schema.ts";
 import { defaultVerifyOptions, Verifications, type VerifyOptions } from "./verifications.ts";
-import { digestOf, verifiedOf, type VerificationReport } from "./verification-tables.ts";
+import { digestOf, driftsOf, verifiedOf, type VerificationReport } from "./verification-tables.ts";
 
 /** Field names per entity that are emptied when the entity is deleted. */
 export type PersonalFields = Readonly<Record<string, readonly string[]>>;
@@ -90,6 +91,7 @@ export class Applier {
       if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
       // A floor of the lost transaction may stand in memory.
       this.#floors.reload();
+      this.#verifications.reload();
       throw thrown;
     }
   }
@@ -197,7 +199,7 @@ export class Applier {
   statistics(): Statistics {
     const verifications = this.verifications();
     const complete = verifications.filter((one) => one.complete).length;
-    const drifts = verifications.reduce((sum, one) => sum + one.missing + one.changed + one.extra, 0);
+    const drifts = verifications.reduce((sum, one) => sum + driftsOf(one), 0);
     const entities: Record<string, { live: number; deleted: number }> = {};
     for (const row of allRows(
       this.#database,
@@ -238,10 +240,12 @@ export class Applier {
     const floored = flooredBy(event.data);
     const sequence = sequenceOf(event);
     if (!("length" in floored)) return this.#raise(entity, floored, sequence);
-    for (const id of floored) {
-      if (!this.#floors.raiseKey(entity, id, sequence)) continue;
-      const stored = this.get(entity, id);
-      if (stored !== null && !stored.deleted && stored.sequence <= sequence) this.#bury(entity, stored);
+    for (const magentoId of floored) {
+      if (!this.#floors.raiseKey(entity, magentoId, sequence)) continue;
+      // Under whatever id, and also where somebody wrote the key in its other form.
+      const forms = [String(magentoId), Number(magentoId)] as const;
+      for (const row of this.#statements.belowOf.all(entity, ...forms, sequence))
+        this.#bury(entity, storedEntity(row));
     }
   }
 
@@ -273,6 +277,7 @@ interface Statements {
   readonly one: StatementSync;
   readonly every: StatementSync;
   readonly below: StatementSync;
+  readonly belowOf: StatementSync;
   readonly bury: StatementSync;
   readonly control: StatementSync;
   readonly heartbeat: StatementSync;
@@ -291,6 +296,9 @@ function prepare(database: DatabaseSync): Statements {
     one: database.prepare(`${row} WHERE entity = ? AND id = ?`),
     every: database.prepare(`${row} WHERE entity = ? ORDER BY id`),
     below: database.prepare(`${row} WHERE entity = ? AND sequence <= ? AND deleted = 0`),
+    belowOf: database.prepare(
+      `${row} WHERE entity = ? AND magento_id IN (?, ?) AND sequence <= ? AND deleted = 0`,
+    ),
     bury: database.prepare("UPDATE entities SET deleted = 1, fields = ? WHERE entity = ? AND id = ?"),
     control: database.prepare(
       "INSERT INTO control (id, type, time, entity, data) VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",

@@ -16,7 +16,6 @@ export interface KeyRange {
 /** What is asked of an event. */
 export interface FlooredEvent {
   readonly entity: string;
-  readonly id: string;
   readonly magentoId: string | number;
   readonly sequence: string;
 }
@@ -34,7 +33,7 @@ export class Floors {
   readonly #putKey: StatementSync;
   #whole = new Map<string, string>();
   #ranges = new Map<string, RangeFloor[]>();
-  /** By entity, then id. */
+  /** By entity, then magento_id as text: an id that is not that of its key is nobody's, and goes with it. */
   #keys = new Map<string, Map<string, string>>();
 
   constructor(database: DatabaseSync) {
@@ -48,8 +47,8 @@ export class Floors {
       "DELETE FROM ranges WHERE entity = ? AND low >= ? AND high <= ? AND sequence <= ?",
     );
     this.#putKey = database.prepare(
-      `INSERT INTO key_floors (entity, id, sequence) VALUES (?, ?, ?)
-       ON CONFLICT (entity, id) DO UPDATE SET sequence = excluded.sequence`,
+      `INSERT INTO magento_id_floors (entity, magento_id, sequence) VALUES (?, ?, ?)
+       ON CONFLICT (entity, magento_id) DO UPDATE SET sequence = excluded.sequence`,
     );
     this.reload();
   }
@@ -67,14 +66,14 @@ export class Floors {
       });
     }
     this.#keys = new Map();
-    for (const row of allRows(this.#database, "SELECT entity, id, sequence FROM key_floors")) {
-      this.#rememberKey(String(row["entity"]), String(row["id"]), String(row["sequence"]));
+    for (const row of allRows(this.#database, "SELECT entity, magento_id, sequence FROM magento_id_floors")) {
+      this.#rememberKey(String(row["entity"]), String(row["magento_id"]), String(row["sequence"]));
     }
   }
 
   /** Whether what the entity's key has at this sequence is gone. */
-  covers({ entity, id, magentoId, sequence }: FlooredEvent): boolean {
-    const single = this.#keys.get(entity)?.get(id);
+  covers({ entity, magentoId, sequence }: FlooredEvent): boolean {
+    const single = this.#keys.get(entity)?.get(String(magentoId));
     if (single !== undefined && sequence <= single) return true;
     const whole = this.#whole.get(entity);
     if (whole !== undefined && sequence <= whole) return true;
@@ -106,18 +105,19 @@ export class Floors {
   }
 
   /** The floor of a single key. False when one that is as high is there already. */
-  raiseKey(entity: string, id: string, sequence: string): boolean {
-    const known = this.#keys.get(entity)?.get(id);
+  raiseKey(entity: string, magentoId: string | number, sequence: string): boolean {
+    const key = String(magentoId);
+    const known = this.#keys.get(entity)?.get(key);
     if (known !== undefined && known >= sequence) return false;
-    this.#putKey.run(entity, id, sequence);
-    this.#rememberKey(entity, id, sequence);
+    this.#putKey.run(entity, key, sequence);
+    this.#rememberKey(entity, key, sequence);
     return true;
   }
 
-  #rememberKey(entity: string, id: string, sequence: string): void {
+  #rememberKey(entity: string, key: string, sequence: string): void {
     const known = this.#keys.get(entity);
-    if (known === undefined) this.#keys.set(entity, new Map([[id, sequence]]));
-    else known.set(id, sequence);
+    if (known === undefined) this.#keys.set(entity, new Map([[key, sequence]]));
+    else known.set(key, sequence);
   }
 
   #remember(entity: string, floor: RangeFloor): void {
@@ -137,10 +137,10 @@ function isInside(floor: KeyRange, low: number, high: number): boolean {
   return floor.low !== null && floor.low >= low && floor.high !== null && floor.high <= high;
 }
 
-/** What a magento.range event names: ids of single entities, or a range; no bounds are the whole entity. */
-export function flooredBy(data: Readonly<Record<string, unknown>>): KeyRange | readonly string[] {
+/** What a magento.range event names: keys of single entities, or a range; no bounds are the whole entity. */
+export function flooredBy(data: Readonly<Record<string, unknown>>): KeyRange | readonly (string | number)[] {
   const { from, to, keys } = data;
-  if (Array.isArray(keys)) return keys.map(idOf);
+  if (Array.isArray(keys)) return keys.map(magentoIdOf);
   return { low: boundOf(from), high: boundOf(to) };
 }
 
@@ -151,8 +151,8 @@ function boundOf(value: unknown): number | null {
   return bound;
 }
 
-function idOf(value: unknown): string {
-  const id = isRecord(value) ? value["id"] : undefined;
-  if (typeof id !== "string") throw new MalformedEventError("a key of the range has no id");
-  return id;
+function magentoIdOf(value: unknown): string | number {
+  const magentoId = isRecord(value) ? value["magento_id"] : undefined;
+  if (typeof magentoId === "string" || typeof magentoId === "number") return magentoId;
+  throw new MalformedEventError("a key of the range has no magento_id");
 }

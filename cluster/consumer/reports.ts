@@ -5,7 +5,7 @@
 import { createHash, timingSafeEqual } from "node:crypto";
 import { createServer, type Server } from "node:http";
 import type { Applier } from "./applier.ts";
-import type { VerificationReport } from "./verification-tables.ts";
+import { driftsOf, type VerificationReport } from "./verification-tables.ts";
 
 export interface ReportsOptions {
   readonly host: string;
@@ -27,10 +27,10 @@ export function verificationAnswer(
 
 /** One line for the operator. */
 export function reportLine(report: VerificationReport): string {
-  const { verification, entity, compared, newer, undeliverable, missing, changed, extra } = report;
-  const drifts = missing + changed + extra;
-  const verdict =
-    drifts === 0 ? "no drift" : `${drifts} drifted (${missing} missing, ${changed} changed, ${extra} extra)`;
+  const { verification, entity, compared, newer, undeliverable, missing, changed, extra, ahead } = report;
+  const drifts = driftsOf(report);
+  const kinds = `${missing} missing, ${changed} changed, ${extra} extra, ${ahead} ahead`;
+  const verdict = drifts === 0 ? "no drift" : `${drifts} drifted (${kinds})`;
   const large = undeliverable === 0 ? "" : `, ${undeliverable} too large to be delivered`;
   return `verification ${verification} of ${entity}: ${compared} rows compared, ${newer} newer here${large}: ${verdict}`;
 }

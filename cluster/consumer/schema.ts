@@ -18,12 +18,13 @@ CREATE TABLE IF NOT EXISTS ranges (
   high INTEGER,
   sequence TEXT NOT NULL
 );
-CREATE TABLE IF NOT EXISTS key_floors (
+CREATE TABLE IF NOT EXISTS magento_id_floors (
   entity TEXT NOT NULL,
-  id TEXT NOT NULL,
+  magento_id TEXT NOT NULL,
   sequence TEXT NOT NULL,
-  PRIMARY KEY (entity, id)
+  PRIMARY KEY (entity, magento_id)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS newest (entity TEXT PRIMARY KEY, sequence TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS control (
   id TEXT PRIMARY KEY,
   type TEXT NOT NULL,
@@ -56,6 +57,7 @@ CREATE TABLE IF NOT EXISTS verifications (
   missing INTEGER NOT NULL DEFAULT 0,
   changed INTEGER NOT NULL DEFAULT 0,
   extra INTEGER NOT NULL DEFAULT 0,
+  ahead INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (instance, generation)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS digests (
@@ -100,6 +102,10 @@ export function openDatabase(file: string): DatabaseSync {
   // A wait for a lock holds the whole process up, so it is short: daprd tries again.
   database.exec("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 250;");
   database.exec(tables);
+  const known = database.prepare("SELECT name FROM pragma_table_info('verifications')").all();
+  // A file that an earlier build made.
+  if (!known.some(({ name }) => name === "ahead"))
+    database.exec("ALTER TABLE verifications ADD COLUMN ahead INTEGER NOT NULL DEFAULT 0");
   return database;
 }
 

@@ -3,7 +3,7 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import { isRecord, MalformedEventError, text } from "./event.ts";
 import { flooredBy, type KeyRange } from "./floors.ts";
 
-export type DriftKind = "missing" | "changed" | "extra";
+export type DriftKind = "missing" | "changed" | "extra" | "ahead";
 
 /** What GET /verifications/INSTANCE/GENERATION says. */
 export interface VerificationReport {
@@ -22,8 +22,10 @@ export interface VerificationReport {
   readonly undeliverable: number;
   readonly missing: number;
   readonly changed: number;
-  /** Here, and not in the source. */
+  /** Here, and not in the source; or here more than once. */
   readonly extra: number;
+  /** Here with a greater sequence than any event of the entity that came. */
+  readonly ahead: number;
   /** Rows that do not agree and are looked at again. */
   readonly waiting: number;
   /** At most 10,000; the counts are of all. `id` is null where nothing is held. */
@@ -85,8 +87,8 @@ export interface VerifiedFacts extends EventFacts {
   readonly keys: unknown;
 }
 
-const countNames = ["equal", "newer", "undeliverable", "missing", "changed", "extra"] as const;
-type CountName = (typeof countNames)[number];
+const countNames = ["equal", "newer", "undeliverable", "missing", "changed", "extra", "ahead"] as const;
+export type CountName = (typeof countNames)[number];
 
 export function digestOf(data: Readonly<Record<string, unknown>>): DigestFacts {
   const { rows } = data;
@@ -161,7 +163,7 @@ export function verificationOf(row: Row): VerificationRow {
     verified: typeof verified === "string" ? JSON.parse(verified) : null,
     extrasLooked: row["extras_looked"] === 1,
     completedMs: completedMs === null ? null : Number(completedMs),
-    counts: { equal: 0, newer: 0, undeliverable: 0, missing: 0, changed: 0, extra: 0, ...counts },
+    counts: { equal: 0, newer: 0, undeliverable: 0, missing: 0, changed: 0, extra: 0, ahead: 0, ...counts },
   };
 }
 
@@ -187,7 +189,7 @@ export function reportOf(
   waiting: number,
   drifts: readonly Row[],
 ): VerificationReport {
-  const { equal, newer, undeliverable, missing, changed, extra } = counts;
+  const { equal, newer, undeliverable, missing, changed, extra, ahead } = counts;
   return {
     instance,
     verification: generation,
@@ -200,6 +202,7 @@ export function reportOf(
     missing,
     changed,
     extra,
+    ahead,
     waiting,
     drifts: drifts.map((row) => ({
       id: typeof row["id"] === "string" ? row["id"] : null,
@@ -212,7 +215,12 @@ export function reportOf(
 }
 
 function kindOf(value: unknown): DriftKind {
-  return value === "missing" || value === "changed" ? value : "extra";
+  return value === "missing" || value === "changed" || value === "ahead" ? value : "extra";
+}
+
+/** Rows that drifted apart, of every kind. */
+export function driftsOf({ missing, changed, extra, ahead }: Record<DriftKind, number>): number {
+  return missing + changed + extra + ahead;
 }
 
 export function prepareVerifications(database: DatabaseSync) {
@@ -241,6 +249,7 @@ export function prepareVerifications(database: DatabaseSync) {
       missing: count("missing"),
       changed: count("changed"),
       extra: count("extra"),
+      ahead: count("ahead"),
     },
     addDigest: prepare(
       "INSERT INTO digests (instance, generation, first_row, count) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
@@ -251,9 +260,16 @@ export function prepareVerifications(database: DatabaseSync) {
       "INSERT INTO listed (instance, generation, magento_id) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
     ),
     dropListed: prepare(`DELETE FROM listed ${of}`),
-    held: prepare("SELECT id, sequence, deleted, fields FROM entities WHERE entity = ? AND magento_id = ?"),
+    held: prepare(
+      `SELECT id, sequence, deleted, fields FROM entities WHERE entity = ? AND magento_id = ?
+       ORDER BY deleted, sequence DESC`,
+    ),
+    takeBack: prepare(
+      "UPDATE entities SET sequence = ? WHERE entity = ? AND magento_id = ? AND sequence > ?",
+    ),
     unlisted: prepare(
-      `SELECT magento_id FROM entities AS here WHERE entity = ? AND deleted = 0 AND sequence <= ?
+      `SELECT magento_id, sequence FROM entities AS here
+       WHERE entity = ? AND ((deleted = 0 AND sequence <= ?) OR sequence > ?)
        AND NOT EXISTS (SELECT 1 FROM listed ${of} AND magento_id = here.magento_id)`,
     ),
     putSuspect: prepare(
@@ -265,7 +281,7 @@ export function prepareVerifications(database: DatabaseSync) {
     dropSuspect: prepare(`DELETE FROM suspects ${of} AND magento_id = ?`),
     addDrift: prepare(
       `INSERT INTO drifts (instance, generation, magento_id, id, kind) SELECT ?, ?, ?, ?, ?
-       WHERE (SELECT missing + changed + extra FROM verifications ${of}) <= ? ON CONFLICT DO NOTHING`,
+       WHERE (SELECT missing + changed + extra + ahead FROM verifications ${of}) <= ? ON CONFLICT DO NOTHING`,
     ),
     drifts: prepare(`SELECT magento_id, id, kind FROM drifts ${of} ORDER BY magento_id`),
     prune: ["digests", "listed", "suspects", "drifts", "verifications"].map((table) =>

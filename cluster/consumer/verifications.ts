@@ -3,7 +3,8 @@
  *
  * A row that a digest lists is equal here, or newer (a live change overtook the digest: it is left
  * out), or drifted: missing, or changed. What is here, was there before the verification began, and
- * is listed by none of its digests is extra. Topics come independently: a digest can be here before
+ * is listed by none of its digests is extra. What has a greater sequence than anything that came was
+ * sent by nobody: it is ahead. Topics come independently: a digest can be here before
  * an older event of its entity. So what does not agree is looked at again, and counts only when it
  * still does not after some tries. The outcome is the same in whatever order, and however often,
  * digests come.
@@ -11,9 +12,12 @@
 import type { DatabaseSync } from "node:sqlite";
 import { text } from "./event.ts";
 import { isWithin } from "./floors.ts";
+import { NewestSequences } from "./newest.ts";
 import { rowHash } from "./row-hash.ts";
 import {
+  type CountName,
   type DigestFacts,
+  type DriftKind,
   type Listed,
   prepareVerifications,
   reportOf,
@@ -46,7 +50,7 @@ const LOOK_ROWS = 2_000;
 /** So long at most an entity's older events can put a look off. */
 const PUT_OFF_MS = 3_600_000;
 
-type Judgement = "equal" | "newer" | "missing" | "changed";
+type Judgement = "equal" | "newer" | DriftKind;
 type Statements = ReturnType<typeof prepareVerifications>;
 
 /** An entity that is being compared: up to where, and when something older than that last came. */
@@ -58,11 +62,13 @@ interface Watched {
 /** Works on the applier's database, inside its transactions. */
 export class Verifications {
   readonly #statements: Statements;
+  readonly #newest: NewestSequences;
   readonly #options: VerifyOptions;
   readonly #watched = new Map<string, Watched>();
 
   constructor(database: DatabaseSync, options: VerifyOptions) {
     this.#statements = prepareVerifications(database);
+    this.#newest = new NewestSequences(database);
     this.#options = options;
     this.#watchOpen(this.#open());
   }
@@ -72,8 +78,14 @@ export class Verifications {
     return this.#watched.size === 0;
   }
 
+  /** After a transaction that was rolled back. */
+  reload(): void {
+    this.#newest.reload();
+  }
+
   /** An event of the entity came. While older ones still come, the rest of them may. */
   arrived(entity: string, sequence: string): void {
+    this.#newest.came(entity, sequence);
     const watched = this.#watched.get(entity);
     if (watched !== undefined && sequence <= watched.through) watched.olderMs = this.#options.nowMs();
   }
@@ -167,6 +179,7 @@ export class Verifications {
     if (hash === null) return this.#count(digest, "undeliverable");
     const judgement = this.#judge(entity, { magentoId, hash }, sequence);
     if (judgement === "equal" || judgement === "newer") return this.#count(digest, judgement);
+    if (judgement === "ahead") return this.#ahead(digest, magentoId, sequence);
     this.#suspect({ instance, generation, magentoId, hash, sequence, tries: 0 });
   }
 
@@ -175,11 +188,30 @@ export class Verifications {
     { magentoId, hash }: { magentoId: string | number; hash: string },
     sequence: string,
   ): Judgement {
-    const held = this.#statements.held.get(entity, magentoId);
-    if (held === undefined) return "missing";
-    if (text(held, "sequence") > sequence) return "newer";
-    if (held["deleted"] === 1) return "missing";
-    return rowHash(magentoId, JSON.parse(text(held, "fields"))) === hash ? "equal" : "changed";
+    const held = this.#statements.held.all(entity, magentoId);
+    const [row, second] = held;
+    if (row === undefined) return "missing";
+    const newest = this.#newest.of(entity);
+    if (held.some((one) => text(one, "sequence") > newest)) return "ahead";
+    // One key has one id: the others are nobody's.
+    if (second?.["deleted"] === 0) return "extra";
+    if (text(row, "sequence") > sequence) return "newer";
+    if (row["deleted"] === 1) return "missing";
+    return rowHash(magentoId, JSON.parse(text(row, "fields"))) === hash ? "equal" : "changed";
+  }
+
+  /**
+   * Nobody sent what is here, and by its sequence it would be kept for ever: that is taken back to the
+   * digest's place, so that the row applies when it is read again, or its range takes it away.
+   */
+  #ahead(
+    of: Pick<VerificationRow, "instance" | "generation" | "entity">,
+    magentoId: string | number,
+    sequence: string,
+  ): void {
+    const { entity } = of;
+    this.#statements.takeBack.run(sequence, entity, magentoId, this.#newest.of(entity));
+    this.#drifted(of, magentoId, "ahead");
   }
 
   #suspect(suspect: Suspect): void {
@@ -203,28 +235,34 @@ export class Verifications {
   #lookAgain(row: VerificationRow, suspect: Suspect): void {
     const { magentoId, hash, sequence } = suspect;
     const { entity, instance, generation } = row;
-    const held = this.#statements.held.get(entity, magentoId);
-    const isStillExtra = held !== undefined && held["deleted"] === 0 && text(held, "sequence") <= sequence;
     const judgement =
-      hash !== null ? this.#judge(entity, { magentoId, hash }, sequence) : isStillExtra ? "extra" : null;
+      hash === null ? this.#isExtra(suspect, entity) : this.#judge(entity, { magentoId, hash }, sequence);
     const isOver = judgement === null || judgement === "equal" || judgement === "newer";
-    if (!isOver && suspect.tries + 1 < this.#options.tries)
+    if (!isOver && judgement !== "ahead" && suspect.tries + 1 < this.#options.tries)
       return this.#suspect({ ...suspect, tries: suspect.tries + 1 });
     this.#statements.dropSuspect.run(instance, generation, magentoId);
     if (judgement === null) return;
-    this.#count(row, judgement);
-    if (isOver) return;
-    const id = held === undefined ? null : text(held, "id");
-    this.#statements.addDrift.run(
-      instance,
-      generation,
-      magentoId,
-      id,
-      judgement,
-      instance,
-      generation,
-      DRIFTS_LISTED_MAX,
-    );
+    if (judgement === "ahead") return this.#ahead(row, magentoId, sequence);
+    if (isOver) this.#count(row, judgement);
+    else this.#drifted(row, magentoId, judgement);
+  }
+
+  #isExtra({ magentoId, sequence }: Suspect, entity: string): "extra" | null {
+    const [held] = this.#statements.held.all(entity, magentoId);
+    return held?.["deleted"] === 0 && text(held, "sequence") <= sequence ? "extra" : null;
+  }
+
+  #drifted(
+    of: Pick<VerificationRow, "instance" | "generation" | "entity">,
+    magentoId: string | number,
+    kind: DriftKind,
+  ): void {
+    const { instance, generation, entity } = of;
+    this.#count(of, kind);
+    const held = this.#statements.held.all(entity, magentoId);
+    const id = held.length === 1 && held[0] !== undefined ? text(held[0], "id") : null;
+    const drift = [instance, generation, magentoId, id, kind] as const;
+    this.#statements.addDrift.run(...drift, instance, generation, DRIFTS_LISTED_MAX);
   }
 
   /** What lives here since before the verification, and was listed by none of its digests. */
@@ -232,19 +270,15 @@ export class Verifications {
     const { instance, generation, entity } = row;
     const scope = scopeOf(verified);
     const { unlisted, extrasLooked } = this.#statements;
-    for (const found of unlisted.all(entity, verified.fromSequence, instance, generation)) {
+    const { fromSequence } = verified;
+    const newest = this.#newest.of(entity);
+    for (const found of unlisted.all(entity, fromSequence, newest, instance, generation)) {
       const magentoId = found["magento_id"];
       if (typeof magentoId !== "string" && typeof magentoId !== "number") continue;
       const isAsked = scope.keys === null ? isWithin(magentoId, scope) : scope.keys.has(magentoId);
       if (!isAsked) continue;
-      this.#suspect({
-        instance,
-        generation,
-        magentoId,
-        hash: null,
-        sequence: verified.fromSequence,
-        tries: 0,
-      });
+      if (text(found, "sequence") > newest) this.#ahead(row, magentoId, fromSequence);
+      else this.#suspect({ instance, generation, magentoId, hash: null, sequence: fromSequence, tries: 0 });
     }
     extrasLooked.run(instance, generation);
   }
@@ -266,10 +300,7 @@ export class Verifications {
     return this.#waiting(instance, generation) === 0;
   }
 
-  #count(
-    { instance, generation }: Pick<VerificationRow, "instance" | "generation">,
-    what: Judgement | "undeliverable" | "extra",
-  ): void {
+  #count({ instance, generation }: Pick<VerificationRow, "instance" | "generation">, what: CountName): void {
     this.#statements.count[what].run(instance, generation);
   }
 }

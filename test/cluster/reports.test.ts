@@ -64,7 +64,7 @@ test("a report is one line for the operator", () => {
   assert.equal(reportLine(report), "verification 4 of order: 0 rows compared, 0 newer here: no drift");
   assert.equal(
     reportLine({ ...report, compared: 9, undeliverable: 1, missing: 2, extra: 1 }),
-    "verification 4 of order: 9 rows compared, 0 newer here, 1 too large to be delivered: 3 drifted (2 missing, 0 changed, 1 extra)",
+    "verification 4 of order: 9 rows compared, 0 newer here, 1 too large to be delivered: 3 drifted (2 missing, 0 changed, 1 extra, 0 ahead)",
   );
   applier.close();
 });

@@ -1,4 +1,6 @@
 import assert from "node:assert/strict";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { test } from "node:test";
 import { Applier } from "../../cluster/consumer/applier.ts";
 import { deliveredEvent, entityEvent, MalformedEventError } from "../../cluster/consumer/event.ts";
@@ -13,6 +15,7 @@ import {
   shuffled,
   type CloudEvent,
 } from "./events.ts";
+import { removeDirectory, throwAwayDirectory } from "../servers/directories.ts";
 
 const instance = "0f0e0d0c-1111-4222-8333-444455556666";
 const graceMs = 1_000;
@@ -22,7 +25,11 @@ const tries = 3;
 class Consumer {
   nowMs = 1_700_000_000_000;
   readonly done: VerificationReport[] = [];
-  readonly applier = new Applier(":memory:", {}, { graceMs, tries, nowMs: () => this.nowMs });
+  readonly applier: Applier;
+
+  constructor(file = ":memory:") {
+    this.applier = new Applier(file, {}, { graceMs, tries, nowMs: () => this.nowMs });
+  }
 
   take(...events: readonly CloudEvent[]): void {
     this.applier.inTransaction(() => {
@@ -280,6 +287,59 @@ test("a range or a list of keys is compared alone, and what is too large is neit
   consumer.pass();
   assert.equal(consumer.report(3).extra, 0);
   consumer.applier.close();
+});
+
+test("what nobody sent is found whatever its sequence or id says, and healed by reading its keys again", () => {
+  const directory = throwAwayDirectory("verifications");
+  const file = join(directory, "consumer.db");
+  let consumer = new Consumer(file);
+  const rows = [1, 2, 3, 4, 5, 6].map((key) => order(key, key, `s${key}`));
+  consumer.take(...rows);
+  const tables = new DatabaseSync(file);
+  const future = sequenceAt(1_000);
+  const forge = (id: string, key: number | string, sequence: string): unknown =>
+    tables
+      .prepare("INSERT INTO entities SELECT entity, ?, ?, ?, 0, fields FROM entities WHERE magento_id = 1")
+      .run(id, key, sequence);
+  const put = (sql: string): void => tables.exec(`UPDATE entities SET sequence = '${future}', ${sql}`);
+  // A row and a tombstone that no later event of theirs would change, and one that was never there.
+  put("fields = '{}' WHERE magento_id = 2");
+  put("deleted = 1 WHERE magento_id = 3");
+  forge(entityId("order", 71), 71, future);
+  // Ids that are not those of their keys: of a key that is held, and of others, once as text.
+  forge("another-4", 4, sequenceAt(2));
+  forge("another-72", 72, sequenceAt(2));
+  forge("another-73", "73", sequenceAt(2));
+  tables.close();
+  // Also where it was started anew since.
+  consumer.applier.close();
+  consumer = new Consumer(file);
+  const ends = { from: 25, n: 31, rows: rows.length };
+  consumer.take(digest(1, 30, 0, rows.map(hashOf)), verified({ generation: 1, ...ends }));
+  consumer.pass();
+  const { drifts, ...report } = consumer.report(1);
+  assert.deepEqual(
+    drifts.map(({ magento_id, kind }) => `${magento_id} ${kind}`),
+    ["2 ahead", "3 ahead", "4 extra", "71 ahead", "72 extra", "73 extra"],
+  );
+  assert.deepEqual([report.complete, report.compared, report.ahead, report.extra], [true, 3, 3, 3]);
+  // As an agent reads them again.
+  const keys = drifts.map(({ magento_id }) => Number(magento_id));
+  consumer.take(
+    ...[2, 3, 4].map((key) => order(key, 40, `s${key}`, "r")),
+    rangeCloudEvent("order", 39, { from: null, to: null, keys }),
+    digest(2, 50, 0, rows.map(hashOf)),
+    verified({ generation: 2, from: 45, n: 51, rows: rows.length }),
+  );
+  consumer.pass();
+  assert.deepEqual(consumer.report(2).drifts, []);
+  const living = [...consumer.applier.all("order")].filter(({ deleted }) => !deleted);
+  assert.deepEqual(
+    living.map(({ id, magentoId }) => `${magentoId} ${id}`).sort(),
+    [1, 2, 3, 4, 5, 6].map((key) => `${key} ${entityId("order", key)}`),
+  );
+  consumer.applier.close();
+  removeDirectory(directory);
 });
 
 test("a verification is not complete before all of its digests came, and lists a bounded part of its drift", () => {

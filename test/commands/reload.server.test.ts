@@ -100,7 +100,8 @@ test("a faulty mapping file is one line in the log, and the mapping in use stays
   assert.deepEqual(delivered("magento.schema.changed"), []);
 });
 
-test("a new mapping is announced and taken up under load, and no change is lost by it", async () => {
+test("a new mapping is announced and taken up under load, no change is lost by it, and a new table is read", async () => {
+  await database.query("USE magento_db; INSERT INTO customer_group (customer_group_code) VALUES ('retail')");
   await agent.start();
   await streaming();
   const COUNT = 400;
@@ -142,6 +143,12 @@ test("a new mapping is announced and taken up under load, and no change is lost 
   const { mapping } = await status();
   assert.equal(mapping?.["isNextWaiting"], false);
   assert.match(agent.log(), /what was sent before has the old form until a resync/);
+  await agent.until(
+    "the rows that the new table had are delivered",
+    async () => delivered("magento.customer_group.read").some(({ data }) => data["code"] === "retail"),
+    30_000,
+  );
+  assert.ok(delivered("magento.customer.read").every(({ data }) => data["schema_version"] === 1));
 });
 
 test("inside a large transaction the mapping that began it ends it, also after a kill", async () => {

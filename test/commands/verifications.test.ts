@@ -50,7 +50,15 @@ beforeEach(() => {
   asked = [];
 });
 
-const none: DriftCounts = { compared: 10, newer: 2, undeliverable: 0, missing: 0, changed: 0, extra: 0 };
+const none: DriftCounts = {
+  compared: 10,
+  newer: 2,
+  undeliverable: 0,
+  missing: 0,
+  changed: 0,
+  extra: 0,
+  ahead: 0,
+};
 
 function reportOf(generation: number, changed: Readonly<Record<string, unknown>> = {}): Scripted {
   const body = {

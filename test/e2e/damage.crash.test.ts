@@ -3,10 +3,14 @@ import assert from "node:assert/strict";
 import { cp, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { test } from "node:test";
-import { levelDatabase } from "../../agent/spool/database.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import { entriesOf, levelDatabase } from "../../agent/spool/database.ts";
+import { parseQueueKey, queueRoom } from "../../agent/spool/keys.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { type ServerKind, serverKinds, usualKind } from "../servers/matrix.ts";
 import { numbersSql } from "../servers/numbers.ts";
+import { tamper } from "../spool/fixtures.ts";
+import { ConsumerProcess } from "./consumer-process.ts";
 import { Stack } from "./stack.ts";
 
 /** Flips a bit in every third file of the kind, somewhere behind its head. */
@@ -121,3 +125,76 @@ async function survivesDamage(kind: ServerKind, isWanted: (what: string) => bool
     await stack.stop();
   }
 }
+
+/** Flips a bit in the live records of every queue. */
+async function flipRecords(stateDir: string): Promise<number> {
+  let flipped = 0;
+  await tamper(stateDir, async (database) => {
+    const batch = database.batch();
+    for await (const [key, value] of entriesOf(database, queueRoom)) {
+      if (parseQueueKey(key)?.lane !== "live" || value.length < 200) continue;
+      value[150] = (value[150] ?? 0) ^ 4;
+      batch.put(key, value);
+      flipped += 1;
+    }
+    await batch.write({ sync: true });
+  });
+  return flipped;
+}
+
+test("what no binlog brings again is read from the tables, whatever is killed behind the gap event", async () => {
+  const random = new Random(runSeed());
+  const stack = await Stack.start({ settings: { SNAPSHOT_MODE: "initial" } });
+  let consumer: ConsumerProcess | null = null;
+  try {
+    const { database } = stack;
+    await database.query(
+      `INSERT INTO customer_entity (entity_id, email) SELECT seq, 'before' FROM ${numbersSql(1, 300)}`,
+    );
+    await stack.agent.start();
+    await stack.untilReading();
+    await stack.untilRowsRead();
+    await stack.untilEmpty();
+    await stack.broker.cutOff();
+    for (let key = 1; key < 300; key += 3) {
+      await database.query(`UPDATE customer_entity SET email = 'lost' WHERE entity_id = ${key}`);
+      await database.query(`DELETE FROM customer_entity WHERE entity_id = ${key + 1}`);
+      await database.query(`INSERT INTO customer_entity (entity_id, email) VALUES (${key + 1_000}, 'lost')`);
+    }
+    await database.query("FLUSH BINARY LOGS; UPDATE sales_order SET status = 'x' WHERE entity_id = 0");
+    const [row] = await database.query("SHOW MASTER STATUS");
+    const file = String(row?.["File"]);
+    await stack.agent.until(
+      "the agent reads the new file",
+      async () => (await stack.agent.command("status")).output.includes(`${file}:`),
+      30_000,
+    );
+    await stack.agent.kill();
+    assert.ok((await flipRecords(stack.agent.stateDir)) > 0);
+    // The dead agent's dump holds its file until the server has noticed.
+    for (let files = 2; files > 1; files = (await database.query("SHOW BINARY LOGS")).length) {
+      await database.query(`PURGE BINARY LOGS TO '${file}'`);
+      await sleep(50);
+    }
+    for (let kill = 0; kill < 4; kill += 1) {
+      await stack.agent.start();
+      await sleep(random.int(0, 400));
+      await stack.agent.kill();
+    }
+    await stack.agent.start();
+    await stack.untilReading();
+    await stack.broker.reconnect();
+    await stack.agent.until(
+      "the gap is told",
+      async () => /the binlog no longer has them; a gap event says so/.test(stack.agent.log()),
+      30_000,
+    );
+    await stack.untilRowsRead();
+    consumer = await ConsumerProcess.start(stack.broker.redis);
+    await stack.assertEqual(consumer);
+    assert.match((await stack.agent.command("status")).output, /rows {7}all were read/);
+  } finally {
+    await consumer?.stop();
+    await stack.stop();
+  }
+});

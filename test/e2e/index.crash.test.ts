@@ -3,7 +3,6 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { relations } from "../../agent/transform/relations.ts";
-import { writeRandomly } from "../oracle/dml.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { numbersSql } from "../servers/numbers.ts";
 import { serverKinds } from "../servers/matrix.ts";
@@ -105,17 +104,8 @@ for (const { name, mode } of cases)
     const ending = new AbortController();
     try {
       await fill(stack);
-      const { database } = stack.identity;
-      const load = writeRandomly({
-        connect: () => stack.database.connection({ database }),
-        database,
-        prefix: "",
-        random,
-        connections: 3,
-        transactions: 1_000_000,
-        pauseMs: 25,
-        signal: ending.signal,
-      });
+      const { signal } = ending;
+      const load = stack.write({ random, connections: 3, transactions: 1_000_000, pauseMs: 25, signal });
       load.catch(() => undefined);
       let whileScanned = 0;
       for (let kill = 0; kill < KILLS; kill += 1) {

@@ -1,7 +1,6 @@
 /** The load under which agents are killed: random transactions, and again and again a large one. */
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Connection } from "mysql2/promise";
-import { writeRandomly } from "../oracle/dml.ts";
 import type { Random } from "../oracle/random.ts";
 import type { Stack } from "./stack.ts";
 
@@ -16,18 +15,8 @@ export function startLoad(stack: Stack, random: Random, signal: AbortSignal): Pr
 }
 
 async function writeBoth(stack: Stack, random: Random, signal: AbortSignal): Promise<unknown> {
-  const { database } = stack.identity;
   const [counts] = await Promise.all([
-    writeRandomly({
-      connect: () => stack.database.connection({ database }),
-      database,
-      prefix: "",
-      random,
-      connections: 3,
-      transactions: 1_000_000,
-      pauseMs: 15,
-      signal,
-    }),
+    stack.write({ random, connections: 3, transactions: 1_000_000, pauseMs: 15, signal }),
     writeLarge(stack, random.fork(2), signal),
   ]);
   return counts;

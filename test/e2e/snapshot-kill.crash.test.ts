@@ -2,8 +2,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { describeComparison } from "../oracle/compare.ts";
-import { writeRandomly } from "../oracle/dml.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
 import { Stack } from "./stack.ts";
@@ -23,23 +21,14 @@ test(`replica and source are equal after ${KILLS} kills while rows are read`, as
   const stack = await Stack.start({
     settings: { SNAPSHOT_MODE: "initial", SNAPSHOT_RATE_MAX: String(RATE) },
   });
-  const { database } = stack.identity;
   const ending = new AbortController();
   let consumer: ConsumerProcess | null = null;
   try {
     await stack.database.query(
       `INSERT INTO customer_entity (entity_id, email) SELECT 1000000 + seq, CONCAT('c', seq) FROM seq_1_to_${ROWS}`,
     );
-    const load = writeRandomly({
-      connect: () => stack.database.connection({ database }),
-      database,
-      prefix: "",
-      random,
-      connections: 3,
-      transactions: 1_000_000,
-      pauseMs: 15,
-      signal: ending.signal,
-    });
+    const { signal } = ending;
+    const load = stack.write({ random, connections: 3, transactions: 1_000_000, pauseMs: 15, signal });
     load.catch(() => undefined);
     consumer = await ConsumerProcess.start(stack.broker.redis);
     let killsWhileReading = 0;
@@ -50,16 +39,10 @@ test(`replica and source are equal after ${KILLS} kills while rows are read`, as
       await stack.agent.kill();
     }
     await stack.agent.start();
-    await stack.agent.until("all rows were read", async () => (await jobs(stack)) === 0, 240_000);
+    await stack.untilRowsRead(240_000);
     ending.abort();
     await load;
-    await stack.untilEmpty();
-    await stack.drain();
-    await consumer.caughtUp(120_000);
-    const replica = consumer.replica();
-    const compared = await stack.compare(replica);
-    replica.close();
-    assert.ok(compared.equal, describeComparison(compared));
+    await stack.assertEqual(consumer);
     await stack.prove(random);
     assert.ok(killsWhileReading > KILLS / 2, `${killsWhileReading} kills while rows were read`);
     const reads = (await stack.history()).filter(
@@ -99,14 +82,8 @@ test("goes on where it was when the database restarts while rows are read", asyn
       await stack.database.restart();
       await stack.database.query(`USE \`${stack.identity.database}\``);
     }
-    await stack.agent.until("all rows were read", async () => (await jobs(stack)) === 0, 120_000);
-    await stack.untilEmpty();
-    await stack.drain();
-    await consumer.caughtUp(120_000);
-    const replica = consumer.replica();
-    const compared = await stack.compare(replica);
-    replica.close();
-    assert.ok(compared.equal, describeComparison(compared));
+    await stack.untilRowsRead();
+    await stack.assertEqual(consumer);
   } finally {
     await consumer?.stop();
     await stack.stop();

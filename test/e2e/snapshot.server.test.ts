@@ -1,45 +1,15 @@
 import assert from "node:assert/strict";
 import { describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { writeRandomly } from "../oracle/dml.ts";
-import { describeComparison } from "../oracle/compare.ts";
 import type { DeliveredEvent } from "../oracle/history.ts";
 import { Random, runSeed } from "../oracle/random.ts";
 import { serverKinds, usualKind } from "../servers/matrix.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
 import { Stack } from "./stack.ts";
 
-async function snapshotDone(stack: Stack): Promise<void> {
-  await stack.agent.until(
-    "all rows were read",
-    async () => (await stack.agent.metric("edge_agent_snapshot_jobs")) === 0,
-    120_000,
-  );
-}
-
 function writing(stack: Stack, random: Random, transactions: number, signal?: AbortSignal) {
-  const { database } = stack.identity;
-  return writeRandomly({
-    connect: () => stack.database.connection({ database }),
-    database,
-    prefix: stack.identity.prefix,
-    random,
-    connections: 4,
-    transactions,
-    ...(signal === undefined ? { largeRows: 2_000 } : {}),
-    ...(signal === undefined ? {} : { signal }),
-  });
-}
-
-/** The running consumer's tables against the source. */
-async function assertEqual(stack: Stack, consumer: ConsumerProcess): Promise<void> {
-  await stack.untilEmpty();
-  await stack.drain();
-  await consumer.caughtUp(120_000);
-  const replica = consumer.replica();
-  const compared = await stack.compare(replica);
-  replica.close();
-  assert.ok(compared.equal, describeComparison(compared));
+  const lasting = signal === undefined ? { largeRows: 2_000 } : { signal };
+  return stack.write({ random, connections: 4, transactions, ...lasting });
 }
 
 describe("rows that were there before the agent", () => {
@@ -60,10 +30,10 @@ describe("rows that were there before the agent", () => {
         await stack.agent.start();
         consumer = await ConsumerProcess.start(stack.broker.redis);
         await stack.untilReading();
-        await snapshotDone(stack);
+        await stack.untilRowsRead();
         ending.abort();
         await load;
-        await assertEqual(stack, consumer);
+        await stack.assertEqual(consumer);
         await stack.prove(random);
       } finally {
         await consumer?.stop();
@@ -83,19 +53,19 @@ describe("what the stream never said", () => {
       await stack.agent.start();
       consumer = await ConsumerProcess.start(stack.broker.redis);
       await stack.untilReading();
-      await snapshotDone(stack);
-      await assertEqual(stack, consumer);
+      await stack.untilRowsRead();
+      await stack.assertEqual(consumer);
       await stack.database.query(
         "SET SESSION sql_log_bin = 0; DELETE FROM customer_entity WHERE entity_id IN (2, 4); UPDATE customer_entity SET email = 'x' WHERE entity_id = 1; SET SESSION sql_log_bin = 1",
       );
-      await assert.rejects(assertEqual(stack, consumer));
+      await assert.rejects(stack.assertEqual(consumer));
       const answers = [
         await stack.agent.command("resync", "customer", "--key-range=1-2"),
         await stack.agent.command("resync", "customer", "--keys=4"),
       ];
       for (const { code, output } of answers) assert.equal(code, 0, output);
-      await snapshotDone(stack);
-      await assertEqual(stack, consumer);
+      await stack.untilRowsRead();
+      await stack.assertEqual(consumer);
     } finally {
       await consumer?.stop();
       await stack.stop();
@@ -112,8 +82,8 @@ describe("what the stream never said", () => {
       await stack.agent.start();
       consumer = await ConsumerProcess.start(stack.broker.redis);
       await stack.untilReading();
-      await snapshotDone(stack);
-      await assertEqual(stack, consumer);
+      await stack.untilRowsRead();
+      await stack.assertEqual(consumer);
       await stack.agent.stop();
       await stack.database.query(
         "DELETE FROM customer_entity WHERE entity_id = 3; FLUSH BINARY LOGS; UPDATE customer_entity SET email = 'y' WHERE entity_id = 2; FLUSH BINARY LOGS",
@@ -126,8 +96,8 @@ describe("what the stream never said", () => {
       }
       await stack.agent.start();
       await stack.untilReading();
-      await snapshotDone(stack);
-      await assertEqual(stack, consumer);
+      await stack.untilRowsRead();
+      await stack.assertEqual(consumer);
       assert.match(stack.agent.log(), /a new epoch begins, and all rows are read again/);
     } finally {
       await consumer?.stop();
@@ -169,6 +139,11 @@ describe("reading again", () => {
           .toSorted((one, two) => (String(one.event["id"]) < String(two.event["id"]) ? -1 : 1))
           .map(withoutCapture);
       assert.deepEqual(inOrder(again), inOrder(sent));
+      // The files from before the agent are of no epoch of its own.
+      assert.match(
+        output,
+        /not from \S+ to \S+: the present epoch began at .* when \S+ \(begun .*; for that time resync/,
+      );
       const refused = await stack.agent.command("replay", "--since=1h", "--entity=nobody");
       assert.match(refused.output, /the mapping has no entity "nobody"/);
       // What comes afterwards is of all entities.
@@ -193,7 +168,7 @@ describe("reading again", () => {
         `--to-topic=${other}`,
       );
       assert.equal(code, 0, output);
-      await snapshotDone(stack);
+      await stack.untilRowsRead();
       await stack.agent.until(
         "the topic is filled",
         async () => (await stack.broker.redis.streamLength(other)) >= 5,
@@ -219,7 +194,7 @@ describe("reading again", () => {
     try {
       await stack.agent.start();
       await stack.untilReading();
-      await snapshotDone(stack);
+      await stack.untilRowsRead();
       await stack.drain();
       await stack.agent.until(
         "everything holds",
@@ -229,12 +204,15 @@ describe("reading again", () => {
       );
       assert.equal((await stack.agent.command("snapshot", "pause")).code, 0);
       assert.equal((await stack.agent.command("resync", "customer", "--all")).code, 0);
+      // What it said it took outlives it.
+      await stack.agent.kill();
+      await stack.agent.start();
       await stack.untilReading();
       const paused = await stack.agent.command("status", "--cutover");
       assert.equal(paused.code, 2);
       assert.match(paused.output, /NO {2}all rows were read .*customer_entity \(resync\).*paused/);
       assert.equal((await stack.agent.command("snapshot", "resume")).code, 0);
-      await snapshotDone(stack);
+      await stack.untilRowsRead();
     } finally {
       await stack.stop();
     }

@@ -2,12 +2,14 @@
  * The whole road for tests: a database with Magento's tables, the agent as a process, daprd and Redis.
  * Each part can be killed and started again. What was delivered is read back from Redis.
  */
+import assert from "node:assert/strict";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { Applier } from "../../cluster/consumer/applier.ts";
 import { entityEvent } from "../../cluster/consumer/event.ts";
 import { compareReplica, describeComparison, type Comparison } from "../oracle/compare.ts";
+import { type DmlCounts, type DmlSettings, writeRandomly } from "../oracle/dml.ts";
 import { entities, type EntitySpec } from "../oracle/entities.ts";
 import {
   checkHistory,
@@ -22,6 +24,7 @@ import type { ShopIdentity } from "../oracle/source-rows.ts";
 import type { DatabaseServer } from "../servers/database.ts";
 import { type KindOptions, type ServerKind, usualKind } from "../servers/matrix.ts";
 import { AgentProcess, type AgentForm } from "./agent-process.ts";
+import type { ConsumerProcess } from "./consumer-process.ts";
 import { startBroker, type Broker, type BrokerOptions, type Way } from "./broker.ts";
 import type { MemoryCgroup } from "./memory.ts";
 
@@ -214,6 +217,28 @@ export class Stack {
     return readHistory(this.broker.redis);
   }
 
+  /** Random transactions (oracle/dml.ts) on the shop's tables. */
+  write(options: Omit<DmlSettings, "connect" | "database" | "prefix">): Promise<DmlCounts> {
+    const { database, prefix } = this.identity;
+    return writeRandomly({
+      ...options,
+      database,
+      prefix,
+      connect: () => this.database.connection({ database }),
+    });
+  }
+
+  /** Waits until everything was delivered and taken; throws with what differs between consumer and source. */
+  async assertEqual(consumer: ConsumerProcess, only?: readonly EntitySpec[]): Promise<void> {
+    await this.untilEmpty();
+    await this.drain();
+    await consumer.caughtUp(120_000);
+    const replica = consumer.replica();
+    const compared = await this.compare(replica, only);
+    replica.close();
+    assert.ok(compared.equal, describeComparison(compared));
+  }
+
   async compare(replica: Replica, only?: readonly EntitySpec[]): Promise<Comparison> {
     const connection = await this.database.connection();
     try {
@@ -264,6 +289,15 @@ export class Stack {
     await this.agent.until(
       "nothing waits in the spool",
       async () => (await this.agent.metric("edge_agent_spool_events")) === 0,
+      timeoutMs,
+    );
+  }
+
+  /** Waits until nothing is being read from tables, nor waits to be. */
+  async untilRowsRead(timeoutMs = 120_000): Promise<void> {
+    await this.agent.until(
+      "all rows were read",
+      async () => (await this.agent.metric("edge_agent_snapshot_jobs")) === 0,
       timeoutMs,
     );
   }

@@ -1,31 +1,10 @@
 /** Live changes and bulk work on their way out of one queue. */
 import assert from "node:assert/strict";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import { BULK_EVERY } from "../../agent/forward/lanes.ts";
-import { startDaprStandIn, type DaprStandIn } from "../servers/dapr-stand-in.ts";
-import {
-  CONTROL,
-  eventOf,
-  startRig,
-  TOPIC,
-  until,
-  type EventFields,
-  type Rig,
-  type RigOptions,
-} from "./fakes.ts";
-
-async function start(
-  t: TestContext,
-  rigOptions: Partial<RigOptions> = {},
-): Promise<{ readonly standIn: DaprStandIn; readonly rig: Rig }> {
-  const standIn = await startDaprStandIn();
-  const rig = startRig({ endpoint: standIn.endpoint, ...rigOptions });
-  t.after(async () => {
-    await rig.stop();
-    await standIn.stop();
-  });
-  return { standIn, rig };
-}
+import type { DaprStandIn } from "../servers/dapr-stand-in.ts";
+import { CONTROL, eventOf, TOPIC, until, type EventFields } from "./fakes.ts";
+import { startBench } from "./bench.ts";
 
 function many(count: number, fields: (index: number) => EventFields): ReturnType<typeof eventOf>[] {
   return Array.from({ length: count }, (_, index) => eventOf(fields(index)));
@@ -40,7 +19,7 @@ function placesOf(standIn: DaprStandIn): (id: string) => number {
 }
 
 test("a live event overtakes 100,000 waiting bulk events", async (t) => {
-  const { standIn, rig } = await start(t, { batchSize: 100 });
+  const { standIn, rig } = await startBench(t, { batchSize: 100 });
   standIn.setScript(() => ({ kind: "slow", delayMs: 20 }));
   rig.queues.appendAll(many(100_000, (index) => ({ key: `r${index}`, lane: "bulk", op: "r" })));
   await until(() => standIn.delivered.length > 0, "bulk work is under way");
@@ -59,7 +38,7 @@ test("a live event overtakes 100,000 waiting bulk events", async (t) => {
 });
 
 test("bulk work has its share while live changes never end", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const rows = new Set<string>();
   const order: boolean[] = [];
   standIn.setScript(({ entries }) => {
@@ -77,7 +56,7 @@ test("bulk work has its share while live changes never end", async (t) => {
 });
 
 test("a barrier waits for both lanes; a live one holds both, one of the bulk lane its own", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   standIn.setScript(({ number }) => ({ kind: "slow", delayMs: number % 3 === 0 ? 20 : 1 }));
   const both = (): ReturnType<typeof eventOf>[] =>
     many(200, (index) => ({ key: `k${index % 150}`, lane: index % 2 === 0 ? "live" : "bulk" }));
@@ -97,7 +76,7 @@ test("a barrier waits for both lanes; a live one holds both, one of the bulk lan
 });
 
 test("a hold is of the topic: both lanes wait for one probe at a time, and go on together", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const probes: { readonly atMs: number; readonly events: number }[] = [];
   standIn.setScript(({ entries }) => {
     probes.push({ atMs: performance.now(), events: entries.length });
@@ -129,7 +108,7 @@ test("a hold is of the topic: both lanes wait for one probe at a time, and go on
 });
 
 test("an entity whose event of the bulk lane is refused waits in the live lane until that is in quarantine", async (t) => {
-  const { standIn, rig } = await start(t, { maxRetries: 3 });
+  const { standIn, rig } = await startBench(t, { maxRetries: 3 });
   const row = eventOf({ key: "a", lane: "bulk", op: "r" });
   const live = eventOf({ key: "a" });
   standIn.setScript(({ entries }) =>

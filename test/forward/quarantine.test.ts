@@ -3,33 +3,18 @@ import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
 import { test, type TestContext } from "node:test";
 import type { OutboundEvent } from "../../agent/change.ts";
-import { startDaprStandIn, type DaprStandIn, type Script } from "../servers/dapr-stand-in.ts";
+import type { Script } from "../servers/dapr-stand-in.ts";
 import {
   DLQ,
   type EventFields,
   eventOf,
   seededRandom,
-  startRig,
   TOPIC,
   until,
   type Rig,
   type RigOptions,
 } from "./fakes.ts";
-
-interface Bench {
-  readonly standIn: DaprStandIn;
-  readonly rig: Rig;
-}
-
-async function start(t: TestContext, rigOptions: Partial<RigOptions> = {}): Promise<Bench> {
-  const standIn = await startDaprStandIn();
-  const rig = startRig({ endpoint: standIn.endpoint, ...rigOptions });
-  t.after(async () => {
-    await rig.stop();
-    await standIn.stop();
-  });
-  return { standIn, rig };
-}
+import { startBench } from "./bench.ts";
 
 function many(count: number, fields: (index: number) => EventFields): OutboundEvent[] {
   return Array.from({ length: count }, (_, index) => eventOf(fields(index)));
@@ -48,7 +33,7 @@ function idsInQuarantine(rig: Rig): string[] {
 }
 
 async function poisoned(t: TestContext, rigOptions: Partial<RigOptions> = {}) {
-  const bench = await start(t, rigOptions);
+  const bench = await startBench(t, rigOptions);
   const poison = eventOf({ key: "p" });
   bench.standIn.setScript(refusing(new Set([poison.id])));
   bench.rig.queues.append(poison);
@@ -134,7 +119,7 @@ test("a retry during an outage says so and changes nothing", async (t) => {
 });
 
 test("an event over Dapr's limit is not tried again", async (t) => {
-  const { rig } = await start(t, { limits: { bodyBytesMax: 10_000 } });
+  const { rig } = await startBench(t, { limits: { bodyBytesMax: 10_000 } });
   const large = eventOf({ key: "a", bytes: 20_000 });
   rig.queues.append(large);
   await rig.drained();
@@ -143,7 +128,7 @@ test("an event over Dapr's limit is not tried again", async (t) => {
 });
 
 test("an event that a crash sent twice leaves quarantine when it is accepted after all", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const event = eventOf({ key: "a" });
   rig.queues.quarantined.add(
     { ...event, seq: 1, otherLaneThrough: 0 },
@@ -159,7 +144,7 @@ const seed = Number(process.env["SEED"] ?? Date.now() % 1_000_000);
 
 test(`per entity no older event comes after a newer one, whatever is retried (seed ${seed})`, async (t) => {
   const random = seededRandom(seed);
-  const { standIn, rig } = await start(t, { quarantineMax: 10_000 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 10_000 });
   const refused = new Set<string>();
   standIn.setScript(refusing(refused));
   const retries: Promise<unknown>[] = [];
@@ -198,7 +183,7 @@ test(`per entity no older event comes after a newer one, whatever is retried (se
 });
 
 test("QUARANTINE_MAX is never passed: the topic is held until there is room", async (t) => {
-  const { standIn, rig } = await start(t, { quarantineMax: 3 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 3 });
   const poison = many(5, (index) => ({ key: `p${index}` }));
   standIn.setScript(refusing(new Set(poison.map(({ id }) => id))));
   rig.queues.append(...poison);
@@ -218,7 +203,7 @@ test("QUARANTINE_MAX is never passed: the topic is held until there is room", as
 });
 
 test("events over Dapr's limit are no storm, and count for QUARANTINE_MAX", async (t) => {
-  const { standIn, rig } = await start(t, { quarantineMax: 40 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 40 });
   rig.queues.append(...many(60, (index) => ({ key: `k${index}`, oversize: index % 2 === 0 })));
   await rig.drained();
   assert.deepEqual(rig.told.lines, [], "30 of 60 hold nothing");
@@ -232,7 +217,7 @@ test("events over Dapr's limit are no storm, and count for QUARANTINE_MAX", asyn
 });
 
 test("dead letters that wait count for QUARANTINE_MAX", async (t) => {
-  const { standIn, rig } = await start(t, { quarantineMax: 3 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 3 });
   const poison = many(6, (index) => ({ key: `p${index}` }));
   const ids = new Set(poison.map(({ id }) => id));
   standIn.setScript((publish) =>
@@ -246,7 +231,7 @@ test("dead letters that wait count for QUARANTINE_MAX", async (t) => {
 });
 
 test("a storm that ends counts anew: events refused in it are not given up on its account", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const poison = many(40, (index) => ({ key: `p${index}` }));
   const ids = new Set(poison.map(({ id }) => id));
   standIn.setScript(refusing(ids));
@@ -266,7 +251,7 @@ test("a storm that ends counts anew: events refused in it are not given up on it
 });
 
 test("a dead letter that is refused goes once more without the event in it", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const poison = many(3, (index) => ({ key: `p${index}` }));
   const ids = new Set(poison.map(({ id }) => id));
   standIn.setScript((publish) => {

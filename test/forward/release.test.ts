@@ -1,23 +1,11 @@
 /** What an operator can do about a topic that is held though its events are the poison. */
 import assert from "node:assert/strict";
-import { test, type TestContext } from "node:test";
+import { test } from "node:test";
 import type { OutboundEvent } from "../../agent/change.ts";
 import { AgentError } from "../../agent/kernel/errors.ts";
-import { startDaprStandIn, type DaprStandIn, type Script } from "../servers/dapr-stand-in.ts";
-import { DLQ, eventOf, startRig, TOPIC, until, type Rig, type RigOptions } from "./fakes.ts";
-
-async function start(
-  t: TestContext,
-  rigOptions: Partial<RigOptions> = {},
-): Promise<{ readonly standIn: DaprStandIn; readonly rig: Rig }> {
-  const standIn = await startDaprStandIn();
-  const rig = startRig({ endpoint: standIn.endpoint, ...rigOptions });
-  t.after(async () => {
-    await rig.stop();
-    await standIn.stop();
-  });
-  return { standIn, rig };
-}
+import type { DaprStandIn, Script } from "../servers/dapr-stand-in.ts";
+import { DLQ, eventOf, TOPIC, until } from "./fakes.ts";
+import { startBench } from "./bench.ts";
 
 /** `count` events of different entities, and the ids of every `nth` of them. */
 function mixed(
@@ -50,7 +38,7 @@ function refusal(run: () => unknown): AgentError {
 }
 
 test("of a stream with 5 % real poison the rest is delivered once an operator has released the poison", async (t) => {
-  const { standIn, rig } = await start(t, { quarantineMax: 200 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 200 });
   const { events, poison } = mixed(2000, 20);
   standIn.setScript(refusing(poison));
   rig.queues.append(...events);
@@ -68,7 +56,7 @@ test("of a stream with 5 % real poison the rest is delivered once an operator ha
 });
 
 test("after what was released the rule holds again, and what is left can be taken back", async (t) => {
-  const { standIn, rig } = await start(t, { quarantineMax: 200 });
+  const { standIn, rig } = await startBench(t, { quarantineMax: 200 });
   const { events, poison } = mixed(400, 2);
   standIn.setScript(refusing(poison));
   rig.queues.append(...events);
@@ -86,7 +74,7 @@ test("after what was released the rule holds again, and what is left can be take
 });
 
 test("an event that the broker alone does not take is named, and given up by its id without its payload", async (t) => {
-  const { standIn, rig } = await start(t);
+  const { standIn, rig } = await startBench(t);
   const { events } = mixed(50, 1);
   const bad = events[7]?.id ?? assert.fail();
   standIn.setScript(({ entries }) => {
@@ -120,7 +108,7 @@ test("an event that the broker alone does not take is named, and given up by its
 });
 
 test("nothing is released of a topic or an event that nobody knows", async (t) => {
-  const { rig } = await start(t);
+  const { rig } = await startBench(t);
   assert.match(
     refusal(() => rig.forwarder.release({ topic: "nothing", what: { max: 1 } })).message,
     /nothing waits/,

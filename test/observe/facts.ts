@@ -23,7 +23,7 @@ export function factsOf(changed: Partial<AgentFacts> = {}): AgentFacts {
       epoch: 1_768_000_000,
     },
     snapshot: null,
-    snapshotsMade: 1,
+    rows: { unread: [], isReading: false, trusted: null },
     index: [],
     verifications: [],
     complete: { completeUpToMs: null, file: null, position: null, gtidSet: null },

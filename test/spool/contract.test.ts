@@ -70,6 +70,19 @@ for (const [name, opener] of [
       await spool.close();
     });
 
+    it("has a checkpoint without events on disk when its append resolves, where that is asked for", async (t) => {
+      const witness = new Witness();
+      const spool = await (await opener(t))({ witness });
+      await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+      const synced = witness.syncs.length;
+      await spool.append({ events: [], checkpoint: checkpoint(2) });
+      assert.equal(witness.syncs.length, synced, "progress alone is no fsync of its own");
+      await spool.append({ events: [], checkpoint: checkpoint(3), durable: true });
+      assert.equal(witness.syncs.length, synced + 1);
+      assert.equal(spool.checkpoint()?.position, 3);
+      await spool.close();
+    });
+
     it("numbers, reads and acknowledges the two lanes of a queue each by itself, also after a reopen", async (t) => {
       const open = await opener(t);
       let spool = await open();

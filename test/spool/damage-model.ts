@@ -168,8 +168,9 @@ async function readAgain(spool: Spool, damage: QueueLane): Promise<void> {
   assert.ok(gap !== null);
   const { queue, lane } = damage;
   const topic = "migration.control";
-  await spool.damages.skip(damage, gap, event(9999, { queue, lane, topic, kind: "control", barrier: true }));
   const at = spool.checkpoint()?.position ?? 0;
+  const told = event(9999, { queue, lane, topic, kind: "control", barrier: true });
+  await spool.damages.skip(damage, gap, { event: told, checkpoint: checkpoint(at) });
   const rows: OutboundEvent[] = [];
   for (let n = 0; n < at; n += 1) {
     const row = eventOf(n);

@@ -10,6 +10,7 @@ import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { Database } from "../../agent/spool/database.ts";
 import { queueKey } from "../../agent/spool/keys.ts";
+import { withJobs } from "../../agent/snapshot-jobs.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
 import {
   compacted,
@@ -112,7 +113,7 @@ describe("a damaged spool", () => {
     assert.equal(gap.first, damage.seq);
     assert.ok(gap.from !== null && gap.to !== null && gap.from.position < gap.to.position);
     const told = event(9999, { kind: "control", topic: "migration.control", barrier: true });
-    await spool.damages.skip(live, gap, told);
+    await spool.damages.skip(live, gap, { event: told, checkpoint: checkpoint(COUNT) });
     const rest = await spool.read(ORDERS, gap.first - 1, { maxEvents: 1, maxBytes: 1 });
     assert.deepEqual(rest.map(plain), [spooled(told, gap.last)]);
     const lost = gap.last - gap.first + 1;
@@ -224,7 +225,8 @@ describe("a damaged spool", () => {
     const gap = await spool.damages.gap(bulk);
     assert.deepEqual([gap?.first, gap?.last], [3, 3]);
     assert.ok(gap !== null);
-    await spool.damages.skip(bulk, gap, event(99, { kind: "control", lane: "bulk", barrier: true }));
+    const told = event(99, { kind: "control", lane: "bulk", barrier: true });
+    await spool.damages.skip(bulk, gap, { event: told, checkpoint: checkpoint(5) });
     const ids = (await readAll(spool, ORDERS, "bulk")).map(({ id }) => id);
     assert.deepEqual(ids, ["id-11", "id-12", "id-99", "id-14", "id-15"]);
     assert.deepEqual((await readAll(spool, ORDERS, "bulk"))[2]?.otherLaneThrough, 0);
@@ -260,6 +262,24 @@ describe("a damaged spool", () => {
       await spool.close();
       spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
     }
+    await spool.close();
+  });
+
+  it("takes back nothing of what was read or asked for, where capture goes back", async (t) => {
+    const dir = await stateDirOf(t);
+    let spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
+    await spool.append({ events: [event(1)], checkpoint: checkpoint(1) });
+    await spool.append({ events: [event(2)], checkpoint: checkpoint(2) });
+    const snapshot = withJobs({ generation: 4, paused: true, jobs: [], complete: ["sales_order"] }, [
+      { table: "customer_entity", reason: "resync", scope: { kind: "all" }, topic: null },
+    ]);
+    await spool.append({ events: [event(3)], checkpoint: { ...checkpoint(3), snapshot } });
+    await spool.close();
+    await deleteKey(queueKey(1, { tag: 1, lane: "live" }, 2))(dir);
+    spool = await openSpool(dir, { tuning: { everyBytes: 1 } });
+    assert.equal((await readAll(spool, ORDERS)).length, 1);
+    await spool.damages.rewind(live);
+    assert.deepEqual(spool.checkpoint(), { ...checkpoint(1), snapshot });
     await spool.close();
   });
 

@@ -19,7 +19,7 @@ import type {
 } from "../../change.ts";
 import type { AgentError } from "../../kernel/errors.ts";
 import type { Clock, Log } from "../../kernel/service.ts";
-import { replaced } from "../../snapshot-jobs.ts";
+import { completed, replaced, statusOf } from "../../snapshot-jobs.ts";
 import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
 import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
@@ -114,20 +114,7 @@ export class SnapshotWeave {
 
   /** For status and metrics; null while there is nothing to read. */
   status(): SnapshotStatus | null {
-    const [job] = this.#progress?.jobs ?? [];
-    if (this.#progress === undefined || job === undefined) return null;
-    return {
-      table: job.table,
-      reason: job.reason,
-      purpose: job.purpose ?? "rows",
-      generation: job.generation,
-      rows: job.rows,
-      rowsEstimated: job.begun?.rowsEstimated ?? null,
-      rowsPerSecond: this.#rate.perSecond(),
-      waiting: this.#progress.jobs.length - 1,
-      paused: this.#progress.paused,
-      waitsFor: this.#waitsFor,
-    };
+    return statusOf(this.#progress, { rowsPerSecond: this.#rate.perSecond(), waitsFor: this.#waitsFor });
   }
 
   /** Whether a chunk waits for the stream: then each of its events may be the one. */
@@ -201,7 +188,7 @@ export class SnapshotWeave {
     if (failed !== null) this.#failed(job, failed);
     else if (isMissing) {
       this.#parts.log.notice("the shop has no such table; its rows are left out", { table: job.table });
-      this.#progress = replaced(this.#progress, null);
+      this.#progress = completed(this.#progress, job);
     } else this.#tooEarly();
   }
 
@@ -221,7 +208,7 @@ export class SnapshotWeave {
     const begunJob: BegunJob = { ...job, begun };
     const done = { ...begunJob, after: read.after ?? job.after, rows: job.rows + rows.length };
     const isReshaped = (job.purpose ?? "rows") === "rows" && this.#noteShape(job.table, chunk.shape);
-    this.#progress = replaced(this.#progress, read.isLast ? null : done);
+    this.#progress = read.isLast ? completed(this.#progress, job) : replaced(this.#progress, done);
     this.#rate.add(read.rows.length);
     this.#pace.read(
       { rows: read.rows.length, bytes: read.bytes, selectMs: read.selectMs },
