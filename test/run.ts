@@ -1,8 +1,9 @@
 /**
  * Runs the tests: `node test/run.ts unit|servers|all|soak [path-part ...]`.
  *
- * The suffix of a file says what it needs: `.test.ts` nothing, `.server.test.ts` real servers,
- * `.crash.test.ts` real servers and killed processes, `.soak.test.ts` much time. Words after the
+ * The suffix of a file says what it needs: `.test.ts` nothing, `.long.test.ts` nothing but half a minute
+ * or more, `.server.test.ts` real servers, `.crash.test.ts` real servers and killed processes,
+ * `.soak.test.ts` much time. Words after the
  * mode keep only the files whose path contains one of them. It ends with the runner's own summary.
  */
 import { spawnSync } from "node:child_process";
@@ -17,7 +18,7 @@ type Mode = (typeof modes)[number];
 
 function modeOf(file: string): Exclude<Mode, "all"> {
   if (file.endsWith(".soak.test.ts")) return "soak";
-  return /\.(server|crash)\.test\.ts$/.test(file) ? "servers" : "unit";
+  return /\.(long|server|crash)\.test\.ts$/.test(file) ? "servers" : "unit";
 }
 
 function filesOf(mode: Mode, parts: readonly string[]): string[] {
