@@ -150,6 +150,10 @@ describe("the running agent", () => {
     await until("streaming", agent, () => command(["status", "--wait-healthy=10s"]).code === 0);
     const id = await writeRow();
     await until("delivered", agent, () => isDelivered(id));
+    // The broker has it before the agent has the answer.
+    await until("acknowledged", agent, async () =>
+      (await (await fetch(`${metrics}/metrics`)).text()).includes("edge_agent_spool_events 0\n"),
+    );
     const answer = await fetch(`${health}/health`);
     const report = JSON.parse(await answer.text());
     assert.equal(answer.status, 200, JSON.stringify(report));
