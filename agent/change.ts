@@ -153,6 +153,9 @@ export interface SnapshotChunk {
   readonly isReshaped: boolean;
   /** Good until the next items are pulled: then their memory is used again. */
   readonly rows: PackedRows;
+  /** By number: rows that the stream has changed since `position`, and said so before this chunk comes. */
+  readonly overtaken: ReadonlySet<number>;
+  /** The place at which the rows are as they stand here. */
   readonly position: Position;
   /** Set where the rows are all that there are in a range of keys at `position` (digests). */
   readonly keyRange?: KeyRange;

@@ -18,6 +18,7 @@ import { isVoid, readState, stateKey } from "../agent/index-state.ts";
 import { IndexUpkeep, voidedStates } from "../agent/index-upkeep.ts";
 import { AgentError } from "../agent/kernel/errors.ts";
 import { packRows } from "../agent/packed-rows.ts";
+import { Window } from "../agent/source/snapshot/window.ts";
 import type { IndexChange } from "../agent/ports.ts";
 import { readChildKey, readLookup } from "../agent/transform/index-entry.ts";
 import { wholeTables } from "../agent/snapshots.ts";
@@ -88,7 +89,9 @@ export class IndexShop {
     const changes = new Changes(this.transform);
     const tables = new Map([...this.#now].map(([table, rows]) => [table, new Map(rows)]));
     for (let count = random.int(1, 4); count > 0; count -= 1) this.#change(changes, tables);
-    if (changes.list.length > 0) this.#push(partOf(changes.list), tables);
+    if (changes.list.length === 0) return;
+    const end = { file: "bin.000001", position: this.#stream.length + 1 };
+    this.#push(partOf(changes.list, { end }), tables);
   }
 
   /** TRUNCATE, or an ALTER that leaves the rows: the column of the parent becomes INT or BIGINT. */
@@ -109,7 +112,7 @@ export class IndexShop {
         table: this.#followed(table),
         what,
         statement,
-        end: { file: "bin.000001", position: this.#stream.length },
+        end: { file: "bin.000001", position: this.#stream.length + 1 },
         gtid,
         serverId,
         commitTimeMs,
@@ -128,16 +131,17 @@ export class IndexShop {
     if (this.#random.chance(0.5)) this.#marks.push(this.#at);
   }
 
-  /** Reads the next rows of the first job, unless its table is altered meanwhile. */
+  /** Reads the next rows of the first job, unless its table is altered meanwhile; they may come late. */
   chunk(): void {
     const [job] = this.jobs;
     if (job === undefined) return;
     const selectedAt = this.#random.int(this.#at, this.#stream.length);
     const high = this.#random.int(selectedAt, this.#stream.length);
     const table = this.#followed(job.table);
-    const between = this.#stream.slice(this.#at, high);
     const from = this.#at;
-    this.capture(high - this.#at);
+    this.capture(high - from);
+    if (this.#random.chance(0.5)) this.capture(this.#random.int(1, 4));
+    const between = this.#stream.slice(from, this.#at);
     if (between.some((item) => item.kind === "table" && item.table === table)) return;
     const after = Number(job.after?.[0] ?? -1);
     const keys = [...(this.#states[selectedAt]?.get(job.table)?.keys() ?? [])].sort((a, b) => a - b);
@@ -157,7 +161,13 @@ export class IndexShop {
     const rows = read
       .filter((key) => state?.has(key) === true)
       .map((key) => this.#row(job.table, key, state?.get(key) ?? null));
-    this.#take([this.#chunkOf({ ...job, begun }, rows, isLast)]);
+    const followed = this.transform.tables[table];
+    assert.ok(followed);
+    const window = new Window(table, followed);
+    window.add(between);
+    const chunk = this.#chunkOf({ ...job, begun }, rows, isLast);
+    const overtaken = window.overtaken(chunk.rows, { file: "bin.000001", position: high });
+    this.#take([{ ...chunk, overtaken }]);
   }
 
   /** Back to an earlier place, or, after a replay, to one that is ahead: as damage of a queue makes it, or as a replay does. */
@@ -304,6 +314,7 @@ export class IndexShop {
       isReshaped: false,
       isLast,
       rows: packRows(this.transform.tables[followed]?.columns.length ?? 1, rows),
+      overtaken: new Set(),
       position: { file: "bin.000001", position: this.#at },
       serverId: 1,
       readAtMs: 0,

@@ -60,8 +60,10 @@ export class ChildIndex implements IndexEncoder {
       for (const kept of this.#kept[item.table] ?? []) {
         numbered(kept, numberOf(kept.relation.id));
         const wanted = [kept.column, ...kept.key];
-        for (let row = 0; row < item.rows.length; row += 1)
-          this.#put(kept, linkOf(kept, item.rows.rowOf(row, wanted)), into);
+        for (let row = 0; row < item.rows.length; row += 1) {
+          // Its newer entry, or that it has none, is written already.
+          if (!item.overtaken.has(row)) this.#put(kept, linkOf(kept, item.rows.rowOf(row, wanted)), into);
+        }
       }
       return;
     }

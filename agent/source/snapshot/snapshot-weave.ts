@@ -227,6 +227,7 @@ export class SnapshotWeave {
       isReshaped,
       isLast: read.isLast,
       rows,
+      overtaken: window.overtaken(rows, read.high),
       position: read.high,
       serverId: checkpoint.serverId,
       readAtMs: read.readAtMs,

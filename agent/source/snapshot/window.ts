@@ -54,7 +54,8 @@ export class Window {
     if (this.#overflowed) return "overflow";
     const isWithin = (end: Position | null | undefined): boolean =>
       end !== null && end !== undefined && comparePositions(end, high) <= 0;
-    if (isWithin(this.#altered)) return "table";
+    // Behind the mark, too: the index has taken that up already, and rows of before would come after it.
+    if (this.#altered !== null) return "table";
     for (const parent of parents) if (isWithin(this.#firstGone.get(parent))) return "parent";
     return null;
   }
@@ -78,6 +79,22 @@ export class Window {
       rows.width,
       [...made].sort((one, other) => rule.compare(one, other)),
     );
+  }
+
+  /**
+   * Which of the chunk's rows the stream has changed behind the high mark already: it may be further on
+   * when the chunk comes. Events have a sequence that says which is newer; what keeps the order in which
+   * things come must leave these rows alone.
+   */
+  overtaken(rows: PackedRows, high: Position): ReadonlySet<number> {
+    const later = new Set<string>();
+    for (const { end, key } of this.#changes) if (comparePositions(end, high) > 0) later.add(key);
+    const overtaken = new Set<number>();
+    if (later.size === 0) return overtaken;
+    for (let index = 0; index < rows.length; index += 1) {
+      if (later.has(keyText((column) => rows.valueOf(index, column), this.#key))) overtaken.add(index);
+    }
+    return overtaken;
   }
 
   #see(change: RowChange, end: Position): void {
