@@ -153,9 +153,8 @@ export interface SnapshotChunk {
   readonly isReshaped: boolean;
   /** Good until the next items are pulled: then their memory is used again. */
   readonly rows: PackedRows;
-  /** By number: rows that the stream has changed since `position`, and said so before this chunk comes. */
-  readonly overtaken: ReadonlySet<number>;
-  /** The place at which the rows are as they stand here. */
+  /** Of rows that the stream has changed since `position`, before this chunk: what they are now; null: gone. */
+  readonly overtaken: ReadonlyMap<number, Row | null>;
   readonly position: Position;
   /** Set where the rows are all that there are in a range of keys at `position` (digests). */
   readonly keyRange?: KeyRange;
@@ -389,10 +388,8 @@ export interface EventBytes {
   readonly payloadEnd: number;
 }
 
-/**
- * Two lanes a queue: live changes, and bulk work (snapshot, resync). Each has its own numbers and
- * cursor; between them there is no order but that of barriers, and a sequence says which is newer.
- */
+/** Two lanes a queue: live changes, and bulk work (snapshot, resync). Each has its own numbers and
+ * cursor; between them there is no order but that of barriers, and a sequence says which is newer. */
 export type Lane = "live" | "bulk";
 
 /** One lane of one queue. */

@@ -279,7 +279,6 @@ export class IndexShop {
     const newId = random.chance(0.3) ? random.int(1, KEYS) : id;
     if (newId !== id && rows.has(newId)) return;
     const after = random.chance(0.3) ? before : parent;
-    if (newId === id && after === before) return;
     changes.update(table, old, { [key]: newId, [column]: after });
     rows.delete(id);
     rows.set(newId, after);
@@ -314,7 +313,7 @@ export class IndexShop {
       isReshaped: false,
       isLast,
       rows: packRows(this.transform.tables[followed]?.columns.length ?? 1, rows),
-      overtaken: new Set(),
+      overtaken: new Map(),
       position: { file: "bin.000001", position: this.#at },
       serverId: 1,
       readAtMs: 0,

@@ -61,8 +61,10 @@ export class ChildIndex implements IndexEncoder {
         numbered(kept, numberOf(kept.relation.id));
         const wanted = [kept.column, ...kept.key];
         for (let row = 0; row < item.rows.length; row += 1) {
-          // Its newer entry, or that it has none, is written already.
-          if (!item.overtaken.has(row)) this.#put(kept, linkOf(kept, item.rows.rowOf(row, wanted)), into);
+          // Entries of newer changes are written already; one of before would stay for ever.
+          const newest = item.overtaken.get(row);
+          const known = newest === undefined ? item.rows.rowOf(row, wanted) : newest;
+          if (known !== null) this.#put(kept, linkOf(kept, known), into);
         }
       }
       return;

@@ -160,7 +160,7 @@ class Agent {
           isReshaped: false,
           isLast: true,
           rows: packRows(1, []),
-          overtaken: new Set(),
+          overtaken: new Map(),
           ...common,
         },
         context,

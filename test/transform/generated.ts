@@ -58,7 +58,7 @@ export function sampleChunk(
     isReshaped: true,
     isLast: true,
     rows: packRows(columns.length, [columns.map((column) => row[column])]),
-    overtaken: new Set(),
+    overtaken: new Map(),
     position: { ...end, position: end.position + 4000 },
     ...(purpose === "rows" ? {} : { keyRange: { after: null, through: null } }),
     serverId,

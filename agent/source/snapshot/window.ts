@@ -82,17 +82,18 @@ export class Window {
   }
 
   /**
-   * Which of the chunk's rows the stream has changed behind the high mark already: it may be further on
-   * when the chunk comes. Events have a sequence that says which is newer; what keeps the order in which
-   * things come must leave these rows alone.
+   * The chunk's rows, by number, that the stream has changed behind the high mark already, as they are
+   * now: it may be further on when the chunk comes. Events have a sequence that says which is newer;
+   * what keeps the order in which things come has to take these instead.
    */
-  overtaken(rows: PackedRows, high: Position): ReadonlySet<number> {
-    const later = new Set<string>();
-    for (const { end, key } of this.#changes) if (comparePositions(end, high) > 0) later.add(key);
-    const overtaken = new Set<number>();
+  overtaken(rows: PackedRows, high: Position): ReadonlyMap<number, Row | null> {
+    const later = new Map<string, Row | null>();
+    for (const { end, key, row } of this.#changes) if (comparePositions(end, high) > 0) later.set(key, row);
+    const overtaken = new Map<number, Row | null>();
     if (later.size === 0) return overtaken;
     for (let index = 0; index < rows.length; index += 1) {
-      if (later.has(keyText((column) => rows.valueOf(index, column), this.#key))) overtaken.add(index);
+      const row = later.get(keyText((column) => rows.valueOf(index, column), this.#key));
+      if (row !== undefined) overtaken.set(index, row);
     }
     return overtaken;
   }
