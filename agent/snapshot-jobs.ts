@@ -60,11 +60,10 @@ export function completed(
   // One that had begun before a loss has read some of its rows before it.
   if (left === undefined || !readsAllRows(job) || generation <= (left.lost?.[table] ?? 0)) return left;
   const { complete = [], lost = {}, ...others } = left;
-  const stillLost = Object.entries(lost).filter(([name]) => name !== table);
   return {
     ...others,
     complete: [...complete.filter((name) => name !== table), table],
-    ...(stillLost.length === 0 ? {} : { lost: Object.fromEntries(stillLost) }),
+    ...lostOf(lost, (name) => name !== table),
   };
 }
 
@@ -95,12 +94,20 @@ export function ofFollowed(
   if (progress?.complete === undefined && progress?.lost === undefined) return progress;
   const followed = new Set(tables.map(({ table }) => table));
   const { complete = [], lost = {}, ...others } = progress;
-  const stillLost = Object.entries(lost).filter(([table]) => followed.has(table));
   return {
     ...others,
     complete: complete.filter((table) => followed.has(table)),
-    ...(stillLost.length === 0 ? {} : { lost: Object.fromEntries(stillLost) }),
+    ...lostOf(lost, (table) => followed.has(table)),
   };
+}
+
+/** Those of the tables, as the progress has them: not at all where there are none. */
+function lostOf(
+  lost: Readonly<Record<string, number>>,
+  isMeant: (table: string) => boolean,
+): Pick<SnapshotProgress, "lost"> {
+  const meant = Object.entries(lost).filter(([table]) => isMeant(table));
+  return meant.length === 0 ? {} : { lost: Object.fromEntries(meant) };
 }
 
 /** Whether it reads all rows of its table for everybody who follows the entity. */

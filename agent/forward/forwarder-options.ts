@@ -28,9 +28,6 @@ export interface Limits {
   readonly windowBytes: number;
   /** How far reading may run ahead of the oldest event that is not done: what a restart repeats. */
   readonly spanEvents: number;
-  /** While so many events may go, nothing more is read: what lies in memory until its turn only grows old
-   * there, and the collector's work with it. */
-  readonly readyEvents: number;
   readonly readEvents: number;
   readonly requestsPerTopic: number;
   readonly requestsAtOnce: number;
@@ -44,7 +41,6 @@ const defaults: Limits = {
   windowEvents: 2000,
   windowBytes: 1536 * 1024,
   spanEvents: 50_000,
-  readyEvents: 0,
   readEvents: 100,
   requestsPerTopic: 2,
   requestsAtOnce: 4,
@@ -56,10 +52,5 @@ export function completeOptions(options: ForwarderOptions): Limits {
   // A window that holds less than the batches under way and the next one would starve them, and a
   // read that needs more room than there can be would never happen.
   const windowEvents = Math.max(limits.windowEvents, 4 * options.batchSize);
-  return {
-    ...limits,
-    windowEvents,
-    readyEvents: Math.max(limits.readyEvents, options.batchSize),
-    readEvents: Math.min(limits.readEvents, windowEvents),
-  };
+  return { ...limits, windowEvents, readEvents: Math.min(limits.readEvents, windowEvents) };
 }

@@ -335,8 +335,9 @@ export class Forwarder implements Service {
     if (window.readThrough - window.doneThrough >= this.#limits.spanEvents) return;
     const room = this.#limits.windowEvents - window.heldEvents;
     const roomBytes = this.#limits.windowBytes - window.heldBytes;
+    // What lies in memory until its turn only grows old there, and the collector's work with it.
+    if (window.readyEvents >= this.#options.batchSize) return;
     // Small reads cost more than they bring while enough is at hand.
-    if (window.readyEvents >= this.#limits.readyEvents) return;
     if (room < this.#limits.readEvents / 2 || roomBytes <= 0) return;
     lane.reading = true;
     this.#track(this.#read(lane, Math.min(room, this.#limits.readEvents), roomBytes));

@@ -27,7 +27,7 @@ export class Window {
   readonly #changes: SeenChange[] = [];
   /** By table: where rows of it were deleted, or got another key, for the first time. */
   readonly #firstGone = new Map<number, Position>();
-  #altered: Position | null = null;
+  #isAltered = false;
   #overflowed = false;
 
   constructor(table: number, followed: FollowedTable) {
@@ -38,7 +38,7 @@ export class Window {
   add(items: readonly SourceItem[]): void {
     for (const item of items) {
       if (item.kind === "table") {
-        if (item.table === this.#table) this.#altered ??= item.end;
+        if (item.table === this.#table) this.#isAltered = true;
         else this.#gone(item.table, item.end);
       } else if (item.kind === "transaction") {
         for (const change of item.changes) this.#see(change, item.end);
@@ -52,18 +52,18 @@ export class Window {
    */
   flawAt(high: Position, parents: ReadonlySet<number>): Flaw | null {
     if (this.#overflowed) return "overflow";
-    const isWithin = (end: Position | null | undefined): boolean =>
-      end !== null && end !== undefined && comparePositions(end, high) <= 0;
     // Behind the mark, too: the index has taken that up already, and rows of before would come after it.
-    if (this.#altered !== null) return "table";
-    for (const parent of parents) if (isWithin(this.#firstGone.get(parent))) return "parent";
+    if (this.#isAltered) return "table";
+    for (const parent of parents) {
+      const gone = this.#firstGone.get(parent);
+      if (gone !== undefined && comparePositions(gone, high) <= 0) return "parent";
+    }
     return null;
   }
 
   /** The rows as they are at the high mark; with a rule also those of its range that came to be meanwhile. */
   broughtForward(rows: PackedRows, high: Position, rule: RangeRule | null = null): PackedRows {
-    const last = new Map<string, Row | null>();
-    for (const { end, key, row } of this.#changes) if (comparePositions(end, high) <= 0) last.set(key, row);
+    const last = this.#newest((end) => comparePositions(end, high) <= 0);
     if (last.size === 0) return rows;
     const made = new RowPacker(rows.width);
     for (let index = 0; index < rows.length; index += 1) {
@@ -87,8 +87,7 @@ export class Window {
    * what keeps the order in which things come has to take these instead.
    */
   overtaken(rows: PackedRows, high: Position): ReadonlyMap<number, Row | null> {
-    const later = new Map<string, Row | null>();
-    for (const { end, key, row } of this.#changes) if (comparePositions(end, high) > 0) later.set(key, row);
+    const later = this.#newest((end) => comparePositions(end, high) > 0);
     const overtaken = new Map<number, Row | null>();
     if (later.size === 0) return overtaken;
     for (let index = 0; index < rows.length; index += 1) {
@@ -96,6 +95,13 @@ export class Window {
       if (row !== undefined) overtaken.set(index, row);
     }
     return overtaken;
+  }
+
+  /** The last state of each row, by its key, of the changes that end at such places. */
+  #newest(isMeant: (end: Position) => boolean): Map<string, Row | null> {
+    const newest = new Map<string, Row | null>();
+    for (const { end, key, row } of this.#changes) if (isMeant(end)) newest.set(key, row);
+    return newest;
   }
 
   #see(change: RowChange, end: Position): void {
