@@ -8,8 +8,11 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
 const here = import.meta.dirname;
-/** Without it a test runner would take itself for the process of a test file. */
-const env = { ...process.env, NODE_TEST_CONTEXT: undefined };
+/**
+ * Without the context a test runner would take itself for the process of a test file. Files that are
+ * gone after the test have no place in a cache that stays.
+ */
+const env = { ...process.env, NODE_TEST_CONTEXT: undefined, NODE_COMPILE_CACHE: undefined };
 
 /** Runs files with these texts as the tests of the project are run. */
 function runFiles(texts: Readonly<Record<string, string>>): {

@@ -83,7 +83,7 @@ export class EntityIdentity {
   readonly #prefix: string;
   readonly #lookupUuid: LookupUuid | null;
   readonly #keys: Float64Array = new Float64Array(cacheSlots).fill(Number.NaN);
-  readonly #uuids: string[] = Array.from({ length: cacheSlots }, () => "");
+  readonly #uuids: string[] = Array<string>(cacheSlots).fill("");
   readonly #texts = new Map<string, string>();
 
   constructor(entity: string, shop: string, namespace: UuidNamespace, lookupUuid: LookupUuid | null) {

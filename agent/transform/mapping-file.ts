@@ -2,7 +2,7 @@
  * Reads a mapping file: form by its JSON Schema, then meaning. Every fault is found and told at
  * once; nothing of a faulty file is used.
  */
-import { Ajv2020 } from "ajv/dist/2020.js";
+import { Ajv2020, type ValidateFunction } from "ajv/dist/2020.js";
 import { asError } from "../kernel/errors.ts";
 import { defaultMapping, defaultTopicOf } from "./default-mapping.ts";
 import { MappingError, jsonPath, schemaFault, shown } from "./mapping-faults.ts";
@@ -54,8 +54,7 @@ export function parseMapping(text: string, options: MappingFileOptions): Mapping
     const rule = `is not JSON: ${asError(error).message}`;
     throw new MappingError([{ path: "$", value: "(text)", rule, mend: "correct the file's syntax" }]);
   }
-  const ajv = new Ajv2020({ allErrors: true, strict: false });
-  const isMappingFile = ajv.compile<MappingFile>(mappingFileSchema);
+  const isMappingFile = formCheck({ allErrors: true });
   if (isMappingFile(root)) return new MappingReader(root, options).read([]);
   const faults = (isMappingFile.errors ?? [])
     // A faulty property name is told by the pattern's own error; this one only repeats it.
@@ -63,6 +62,13 @@ export function parseMapping(text: string, options: MappingFileOptions): Mapping
     .map((error) => schemaFault(error, root));
   // What is well formed is checked for its meaning too, so that one run names everything.
   return new MappingReader(withoutFaulty(root, faults), options).read(faults);
+}
+
+/** That the schema is one of its draft a test proves: here it would cost more than the file does. */
+function formCheck(options: { readonly allErrors: boolean }): ValidateFunction<MappingFile> {
+  return new Ajv2020({ ...options, strict: false, meta: false, validateSchema: false }).compile<MappingFile>(
+    mappingFileSchema,
+  );
 }
 
 /** The file without the entities that have faults in their form. */
@@ -81,7 +87,7 @@ function withoutFaulty(root: unknown, faults: readonly MappingFault[]): MappingF
   const sound: unknown = {
     entities: Object.fromEntries(Object.entries(entities).filter(([name]) => !isFaulty(name))),
   };
-  const isMappingFile = new Ajv2020({ strict: false }).compile<MappingFile>(mappingFileSchema);
+  const isMappingFile = formCheck({ allErrors: false });
   return isMappingFile(sound) ? sound : {};
 }
 

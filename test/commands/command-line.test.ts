@@ -1,13 +1,21 @@
 import assert from "node:assert/strict";
-import { spawnSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, describe, it } from "node:test";
 
-const main = join(import.meta.dirname, "..", "..", "agent", "main.ts");
+const root = join(import.meta.dirname, "..", "..");
 const directory = mkdtempSync(join(tmpdir(), "mea-commands-"));
 after(() => rmSync(directory, { recursive: true, force: true }));
+
+/** Built here from the source as it is now, so that it is never an old one; it starts four times as fast. */
+const program = join(directory, "bundle", "magento-edge-agent.cjs");
+execFileSync(
+  process.execPath,
+  [join(root, "build.mjs"), join(root, "agent", "main.ts"), join(directory, "bundle")],
+  { stdio: ["ignore", "ignore", "inherit"] },
+);
 
 interface Ran {
   readonly code: number | null;
@@ -17,7 +25,7 @@ interface Ran {
 
 /** The program as a child, with an environment of its own. */
 function run(words: readonly string[], variables: Readonly<Record<string, string>> = {}): Ran {
-  const ran = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", main, ...words], {
+  const ran = spawnSync(process.execPath, ["--disable-warning=ExperimentalWarning", program, ...words], {
     env: { PATH: process.env["PATH"], STATE_DIR: join(directory, "state"), ...variables },
     encoding: "utf8",
     timeout: 30_000,

@@ -1,6 +1,6 @@
 /** Random faults of network, Dapr and broker: what must hold at the end, whatever happened. */
 import assert from "node:assert/strict";
-import { test } from "node:test";
+import { describe, test } from "node:test";
 import { startDaprStandIn, type DaprStandIn, type Script } from "../servers/dapr-stand-in.ts";
 import { eventOf, seededRandom, startRig, type MemoryQueues, type Rig } from "./fakes.ts";
 
@@ -64,39 +64,42 @@ function watchAcks(rig: Rig, standIn: DaprStandIn): () => number {
 }
 
 const seeds = process.env["SEED"] === undefined ? [11, 12, 13, 14, 15] : [Number(process.env["SEED"])];
-for (const seed of seeds) {
-  test(`delivers everything in entity order under random faults, one event of an entity at a time (invariants 3, 4 and 5; SEED=${seed})`, async () => {
-    const random = seededRandom(seed);
-    const standIn = await startDaprStandIn();
-    standIn.setScript(faultyScript(random));
-    const rig = startRig({ endpoint: standIn.endpoint, headersMs: 150, limits: { windowEvents: 120 } });
-    const violations = watchAcks(rig, standIn);
-    for (let round = 0; round < 30; round++) {
-      const events = Array.from({ length: 40 }, () => {
-        const queue = topics[Math.floor(random() * topics.length)] ?? "";
-        const key = `${queue}:${random() < 0.3 ? "hot" : Math.floor(random() * 60)}`;
-        const lane = random() < 0.4 ? "bulk" : "live";
-        return eventOf({ queue, lane, key, barrier: random() < 0.008 });
-      });
-      rig.queues.append(...events);
-      await new Promise((resolve) => setTimeout(resolve, random() * 10));
-      if (round === 15) {
-        await standIn.disconnect();
-        await new Promise((resolve) => setTimeout(resolve, 100));
-        await standIn.reconnect();
+// Each waits for most of its time; all wait at once.
+describe("random faults", { concurrency: true }, () => {
+  for (const seed of seeds) {
+    test(`delivers everything in entity order under random faults, one event of an entity at a time (invariants 3, 4 and 5; SEED=${seed})`, async () => {
+      const random = seededRandom(seed);
+      const standIn = await startDaprStandIn();
+      standIn.setScript(faultyScript(random));
+      const rig = startRig({ endpoint: standIn.endpoint, headersMs: 150, limits: { windowEvents: 120 } });
+      const violations = watchAcks(rig, standIn);
+      for (let round = 0; round < 30; round++) {
+        const events = Array.from({ length: 40 }, () => {
+          const queue = topics[Math.floor(random() * topics.length)] ?? "";
+          const key = `${queue}:${random() < 0.3 ? "hot" : Math.floor(random() * 60)}`;
+          const lane = random() < 0.4 ? "bulk" : "live";
+          return eventOf({ queue, lane, key, barrier: random() < 0.008 });
+        });
+        rig.queues.append(...events);
+        await new Promise((resolve) => setTimeout(resolve, random() * 10));
+        if (round === 15) {
+          await standIn.disconnect();
+          await new Promise((resolve) => setTimeout(resolve, 100));
+          await standIn.reconnect();
+        }
       }
-    }
-    await new Promise((resolve) => setTimeout(resolve, 1500));
-    // The faults end: whatever they left behind must go out by itself now.
-    standIn.setScript(null);
-    await rig.drained(60_000);
-    for (const topic of topics) checkOrder(standIn, rig.queues, topic);
-    assert.ok(rig.told.counts.failed > 20, "the faults were met");
-    assert.equal(violations(), 0, "nothing is acknowledged that was not stored");
-    assert.equal(rig.publisher.violations, 0, "no two events of one entity are under way");
-    assert.deepEqual(rig.queues.quarantined.events, [], "a fault of the cluster never makes a dead letter");
-    assert.ok(rig.publisher.mostAtOnce <= 4 + topics.length, "requests at once stay bounded");
-    await rig.stop();
-    await standIn.stop();
-  });
-}
+      await new Promise((resolve) => setTimeout(resolve, 1500));
+      // The faults end: whatever they left behind must go out by itself now.
+      standIn.setScript(null);
+      await rig.drained(60_000);
+      for (const topic of topics) checkOrder(standIn, rig.queues, topic);
+      assert.ok(rig.told.counts.failed > 20, "the faults were met");
+      assert.equal(violations(), 0, "nothing is acknowledged that was not stored");
+      assert.equal(rig.publisher.violations, 0, "no two events of one entity are under way");
+      assert.deepEqual(rig.queues.quarantined.events, [], "a fault of the cluster never makes a dead letter");
+      assert.ok(rig.publisher.mostAtOnce <= 4 + topics.length, "requests at once stay bounded");
+      await rig.stop();
+      await standIn.stop();
+    });
+  }
+});

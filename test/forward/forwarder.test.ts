@@ -1,7 +1,7 @@
 /** The forwarder's policy against scripted answers: order, holds, dead letters, bounds. */
 import assert from "node:assert/strict";
 import { setTimeout as sleep } from "node:timers/promises";
-import { test, type TestContext } from "node:test";
+import { describe, test, type TestContext } from "node:test";
 import { AgentError } from "../../agent/kernel/errors.ts";
 import {
   startDaprStandIn,
@@ -254,33 +254,36 @@ const faults: {
     end: (s) => s.setScript(null),
   },
 ];
-for (const { name, code, reach, begin, end } of faults) {
-  test(`holds on ${name} and recovers by itself within 5 s, without a dead letter`, async (t) => {
-    const { standIn, rig } = await start(t);
-    begin(standIn);
-    rig.queues.append(...many(100, (index) => ({ key: `k${index}` })));
-    await until(() => rig.told.lines.length > 0, "it is held");
-    await sleep(1500);
-    const status = rig.forwarder.status();
-    assert.equal(reach === "*" ? status.allHeld?.code : status.topics[0]?.code, code);
-    assert.equal(standIn.delivered.length, 0);
-    end(standIn);
-    await rig.drained(5000);
-    assert.deepEqual(rig.told.lines, [`held ${reach} ${code}`, `released ${reach}`]);
-    assert.deepEqual(rig.queues.quarantined.events, []);
-    assert.equal(standIn.delivered.length, 100);
-  });
-}
+// Each waits for most of its time; all wait at once.
+describe("a fault of the cluster", { concurrency: true }, () => {
+  for (const { name, code, reach, begin, end } of faults) {
+    test(`holds on ${name} and recovers by itself within 5 s, without a dead letter`, async (t) => {
+      const { standIn, rig } = await start(t);
+      begin(standIn);
+      rig.queues.append(...many(100, (index) => ({ key: `k${index}` })));
+      await until(() => rig.told.lines.length > 0, "it is held");
+      await sleep(1500);
+      const status = rig.forwarder.status();
+      assert.equal(reach === "*" ? status.allHeld?.code : status.topics[0]?.code, code);
+      assert.equal(standIn.delivered.length, 0);
+      end(standIn);
+      await rig.drained(5000);
+      assert.deepEqual(rig.told.lines, [`held ${reach} ${code}`, `released ${reach}`]);
+      assert.deepEqual(rig.queues.quarantined.events, []);
+      assert.equal(standIn.delivered.length, 100);
+    });
+  }
 
-test("holds while nothing listens and recovers within 5 s", async (t) => {
-  const { standIn, rig } = await start(t);
-  await standIn.disconnect();
-  rig.queues.append(...many(100, (index) => ({ key: `k${index}` })));
-  await sleep(1500);
-  assert.equal(rig.forwarder.status().allHeld?.code, "ECONNREFUSED");
-  await standIn.reconnect();
-  await rig.drained(5000);
-  assert.deepEqual(rig.told.lines, ["held * ECONNREFUSED", "released *"]);
+  test("holds while nothing listens and recovers within 5 s", async (t) => {
+    const { standIn, rig } = await start(t);
+    await standIn.disconnect();
+    rig.queues.append(...many(100, (index) => ({ key: `k${index}` })));
+    await sleep(1500);
+    assert.equal(rig.forwarder.status().allHeld?.code, "ECONNREFUSED");
+    await standIn.reconnect();
+    await rig.drained(5000);
+    assert.deepEqual(rig.told.lines, ["held * ECONNREFUSED", "released *"]);
+  });
 });
 
 test("a held topic does not block another", async (t) => {

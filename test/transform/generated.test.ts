@@ -16,9 +16,9 @@ for (const [path, text] of generatedFiles()) {
   });
 }
 
+const ajv = new Ajv2020({ allErrors: true, strict: false, validateFormats: false });
 for (const entity of defaultMapping.entities) {
   test(`the golden events of ${entity.entity} fit its published schema`, () => {
-    const ajv = new Ajv2020({ allErrors: true, strict: false, validateFormats: false });
     const fits = ajv.compile(eventJsonSchema(entity));
     const events: unknown = JSON.parse(readFileSync(join(root, `docs/events/${entity.entity}.json`), "utf8"));
     assert.ok(Array.isArray(events));

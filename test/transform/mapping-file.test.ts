@@ -1,9 +1,11 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { Ajv2020 } from "ajv/dist/2020.js";
 import { defaultMapping } from "../../agent/transform/default-mapping.ts";
 import { MappingError } from "../../agent/transform/mapping-faults.ts";
 import type { MappingFault } from "../../agent/transform/mapping-faults.ts";
 import { parseMapping } from "../../agent/transform/mapping-file.ts";
+import { mappingFileSchema } from "../../agent/transform/mapping-schema.ts";
 import { reservedFields } from "../../agent/transform/mapping.ts";
 import type { EntityMapping, Mapping } from "../../agent/transform/mapping.ts";
 import { mappingFingerprint } from "../../agent/transform/transform.ts";
@@ -27,6 +29,11 @@ function entityOf(mapping: Mapping, name: string): EntityMapping {
   assert.ok(entity !== undefined, `no entity ${name}`);
   return entity;
 }
+
+test("the schema by which the agent reads a file, unproven, is one of its draft", () => {
+  const ajv = new Ajv2020({ strict: false });
+  assert.equal(ajv.validateSchema(mappingFileSchema), true, ajv.errorsText());
+});
 
 test("an empty file is the default mapping", () => {
   assert.deepEqual(parse({}), defaultMapping);
