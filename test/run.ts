@@ -61,8 +61,9 @@ async function main(): Promise<number> {
   // The processes of the test files, and what they start, compile what did not change only once. Agents
   // beside real servers are started as they are shipped, without.
   if (mode === "unit") process.env["NODE_COMPILE_CACHE"] ??= join(root, "node_modules/.cache/compiled");
-  // Tests that start servers take turns: two cores, and each measures or waits for real things.
-  const concurrency = mode === "unit" ? 2 : 1;
+  // Tests that start servers take turns: two cores, and each measures or waits for real things. The
+  // others wait as long as they compute, so that four of them keep two cores at work.
+  const concurrency = mode === "unit" ? 4 : 1;
   console.log(`\n== ${chosen.length} test files`);
   return (await runTestFiles(chosen, concurrency)) ? 0 : 1;
 }

@@ -13,8 +13,13 @@ import { stateDirOf } from "./fixtures.ts";
 async function filled(t: TestContext): Promise<string> {
   const directory = await stateDirOf(t);
   const level = new Level(directory, { writeBufferSize: 64 * 1024 });
-  for (let number = 0; number < 20_000; number += 1) {
-    await level.put(`key-${(number * 7919) % 5000}`, randomBytes(300).toString("base64"));
+  for (let batch = 0; batch < 200; batch += 1) {
+    const puts = Array.from({ length: 100 }, (_, index) => ({
+      type: "put" as const,
+      key: `key-${((batch * 100 + index) * 7919) % 5000}`,
+      value: randomBytes(300).toString("base64"),
+    }));
+    await level.batch(puts);
   }
   await level.close();
   return directory;
