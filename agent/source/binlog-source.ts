@@ -30,6 +30,7 @@ import {
   readBinlogFiles,
   readColumns,
   readCurrentPosition,
+  readMemoryTables,
   readReplicasWithId,
   readServerFacts,
   type ServerFacts,
@@ -275,6 +276,7 @@ class MysqlBinlogSource implements BinlogSource {
         flavour: facts.flavour,
         from,
         expected: start.expected,
+        memoryTables: await readMemoryTables(control, settings.database),
         dump: {
           connection: connectionOptions(settings, facts.encrypted),
           serverId: settings.serverId,

@@ -11,6 +11,7 @@ import { BufferedRows, type CutPart, ReplayedRows, Slab } from "./group-rows.ts"
 import { positionLost } from "./position-loss.ts";
 import { RowsDigest } from "./rows-digest.ts";
 import type { Statement } from "./statement.ts";
+import type { TextChange } from "./statement-change.ts";
 import type { AssemblerOptions } from "./group-sink.ts";
 import { StreamPosition } from "./stream-position.ts";
 import { StreamProgress } from "./stream-progress.ts";
@@ -160,7 +161,7 @@ export class GroupAssembler {
         this.end(false, null, 0);
         return;
       case "change":
-        if (statement.touches && !quiet) throw statementFault(statement.text);
+        if (statement.touches && !quiet) throw statementFault(statement);
         break;
       case "tables":
         if (!quiet && this.#replay === null) this.#tables(statement);
@@ -379,9 +380,10 @@ function xaFault(): Error {
   );
 }
 
-function statementFault(verb: string): Error {
+function statementFault({ verb, target }: TextChange): Error {
+  const where = target === "" ? "" : ` (${target})`;
   return unreadableEvent(
-    `a followed table can have been changed by ${verb} in statement format, which does not name the rows`,
+    `a followed table can have been changed by ${verb} in statement format${where}, itself or by a view or trigger: it does not name the rows`,
     "Set binlog_format=ROW for all connections.",
   );
 }

@@ -1,7 +1,7 @@
 /** What goes into the group assembler, and what comes out of it. */
 import type { Checkpoint, Position, TableEvent, TransactionIdentity } from "../change.ts";
 import type { KeptRows, PartLimits } from "./group-rows.ts";
-import type { FollowedNames } from "./statement.ts";
+import type { FollowedNames } from "./followed-names.ts";
 import type { Flavour } from "./stream-progress.ts";
 import type { TableShapes } from "./table-shapes.ts";
 

@@ -118,6 +118,19 @@ export async function readColumns(
   }));
 }
 
+/** Names of the tables that lose their rows when the server restarts; views are none. */
+export async function readMemoryTables(
+  control: ControlConnection,
+  database: string,
+): Promise<ReadonlySet<string>> {
+  const rows = await control.query(
+    `SELECT TABLE_NAME AS name FROM information_schema.TABLES
+     WHERE TABLE_SCHEMA = ? AND TABLE_TYPE = 'BASE TABLE' AND ENGINE = 'MEMORY'`,
+    [database],
+  );
+  return new Set(rows.map((row) => textOf(row, "name")));
+}
+
 function nullableText(row: SqlRow, column: string): string | null {
   return row[column] === null ? null : textOf(row, column);
 }

@@ -10,6 +10,8 @@ export interface Token {
    */
   readonly kind: "word" | "name" | "quoted" | "string" | "sign";
   readonly text: string;
+  /** Where in the statement it begins. */
+  readonly start: number;
 }
 
 export interface TokenizeOptions {
@@ -24,10 +26,14 @@ const wordStart = /[0-9A-Za-z$_@\u0080-\uffff]/;
 export function tokenize(text: string, options: TokenizeOptions): Token[] {
   const tokens: Token[] = [];
   let at = 0;
+  let isExecuted = false;
   while (at < text.length && tokens.length < options.limit) {
     const sign = text[at] ?? "";
-    const skipped = skipBlank(text, at);
+    // The server executes what stands in these comments; only their marks are skipped.
+    const mark: number = isExecuted && sign === "*" && text[at + 1] === "/" ? 2 : executedMark(text, at);
+    const skipped = mark > 0 ? at + mark : skipBlank(text, at);
     if (skipped > at) {
+      if (mark > 0) isExecuted = mark > 2;
       at = skipped;
     } else if (sign === "'" || sign === '"' || sign === "`") {
       const end = quotedEnd(text, at, sign !== "`" && !options.plainBackslash);
@@ -36,14 +42,20 @@ export function tokenize(text: string, options: TokenizeOptions): Token[] {
     } else if (wordStart.test(sign)) {
       let end = at + 1;
       while (end < text.length && wordStart.test(text[end] ?? "")) end += 1;
-      tokens.push({ kind: "word", text: text.slice(at, end) });
+      tokens.push({ kind: "word", text: text.slice(at, end), start: at });
       at = end;
     } else {
-      tokens.push({ kind: "sign", text: sign });
+      tokens.push({ kind: "sign", text: sign, start: at });
       at += 1;
     }
   }
   return tokens;
+}
+
+/** Length of the mark that begins an executed comment here; 0 when none does. */
+function executedMark(text: string, at: number): number {
+  if (text[at] !== "/" || text[at + 1] !== "*") return 0;
+  return /^\/\*M?!\d{0,6}/.exec(text.slice(at, at + 12))?.[0].length ?? 0;
 }
 
 /** End of white space or of one comment at this place; the place itself when there is none. */
@@ -53,13 +65,9 @@ function skipBlank(text: string, at: number): number {
   if (sign === "#") return lineEnd(text, at);
   if (sign === "-" && text[at + 1] === "-" && (text[at + 2] ?? " ") <= " ") return lineEnd(text, at);
   if (sign === "/" && text[at + 1] === "*") {
-    // The server executes what stands in these; only their marks are skipped.
-    const executable = /^\/\*M?!\d{0,6}/.exec(text.slice(at, at + 12));
-    if (executable !== null) return at + executable[0].length;
     const end = text.indexOf("*/", at + 2);
     return end < 0 ? text.length : end + 2;
   }
-  if (sign === "*" && text[at + 1] === "/") return at + 2;
   return at;
 }
 
@@ -83,9 +91,9 @@ function quotedEnd(text: string, start: number, escapes: boolean): number {
 
 function quotedToken(text: string, start: number, end: number): Token {
   const quote = text[start] ?? "";
-  if (quote === "'") return { kind: "string", text: "" };
+  if (quote === "'") return { kind: "string", text: "", start };
   const inner = text.slice(start + 1, end - 1).replaceAll(quote + quote, quote);
-  return { kind: quote === "`" ? "name" : "quoted", text: inner };
+  return { kind: quote === "`" ? "name" : "quoted", text: inner, start };
 }
 
 /** Reads tokens one after the other. */

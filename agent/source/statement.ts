@@ -4,7 +4,9 @@
  * that was logged as text, whose rows nobody can know.
  */
 import type { QueryEvent } from "./binlog-event.ts";
-import { type TableName, tokenize, type Token, Words } from "./statement-words.ts";
+import type { FollowedNames } from "./followed-names.ts";
+import { callsRoutine, readChange, type TextChange } from "./statement-change.ts";
+import { type TableName, type Token, tokenize, Words } from "./statement-words.ts";
 
 export interface TableEffect {
   /** Index into the followed tables. */
@@ -15,50 +17,23 @@ export interface TableEffect {
 export type Statement =
   | { readonly kind: "begin" | "commit" | "rollback" | "xaStart" | "xaEnd" | "xaDecision" | "other" }
   | { readonly kind: "savepoint" | "rollbackTo"; readonly name: string }
-  /** Rows changed as text; `touches` says whether followed tables can be among them. */
-  | { readonly kind: "change"; readonly touches: boolean; readonly text: string }
+  | TextChange
   | { readonly kind: "tables"; readonly effects: readonly TableEffect[]; readonly text: string };
-
-/** The followed tables as statements name them: without regard to case. */
-export class FollowedNames {
-  readonly #database: string;
-  readonly #indices = new Map<string, number>();
-
-  constructor(database: string, fullNames: readonly string[]) {
-    this.#database = database.toLowerCase();
-    for (const [index, name] of fullNames.entries()) this.#indices.set(name.toLowerCase(), index);
-  }
-
-  isShop(schema: string): boolean {
-    return schema.toLowerCase() === this.#database;
-  }
-
-  /** Index of the followed table, or -1. */
-  find(name: TableName | null): number {
-    if (name === null || !this.isShop(name.schema)) return -1;
-    return this.#indices.get(name.table.toLowerCase()) ?? -1;
-  }
-
-  /** Whether a followed table has this name, in whatever schema. */
-  hasTable(table: string): boolean {
-    return this.#indices.has(table.toLowerCase());
-  }
-
-  all(): number[] {
-    return [...this.#indices.values()];
-  }
-}
 
 /** More tokens than any statement about tables needs before its last table name. */
 const TOKENS_MAX = 20_000;
 const other: Statement = { kind: "other" };
 const changes = new Set(["INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD", "WITH", "CALL", "SELECT", "DO"]);
+const analyzesTable = new Set(["TABLE", "TABLES", "LOCAL", "NO_WRITE_TO_BINLOG"]);
 
 export function readStatement(query: QueryEvent, names: FollowedNames): Statement {
   const head = tokenize(query.text, { plainBackslash: query.plainBackslash, limit: 8 });
   const words = new Words(head);
   const verb = words.peek();
   if (verb === "(" || changes.has(verb)) return readChange(query, names);
+  if (verb === "SET" && words.peek(1) === "STATEMENT") return readWrapped(query, names);
+  // MariaDB: ANALYZE runs the change behind it, and is logged with it.
+  if (verb === "ANALYZE" && !analyzesTable.has(words.peek(1))) return readChange(query, names);
   switch (verb) {
     case "BEGIN":
       return { kind: "begin" };
@@ -99,26 +74,18 @@ function readRollback(words: Words): Statement {
   return { kind: "rollbackTo", name: savepointName(words) };
 }
 
-/**
- * A change logged as text. It can touch a followed table when it names one, in any role; or when
- * it runs a routine in the shop's schema, which can do anything.
- */
-function readChange(query: QueryEvent, names: FollowedNames): Statement {
-  const tokens = tokenize(query.text, {
-    plainBackslash: query.plainBackslash,
-    limit: Number.MAX_SAFE_INTEGER,
+/** MariaDB: `SET STATEMENT variable = value, ... FOR` and the statement itself, logged as they were said. */
+function readWrapped(query: QueryEvent, names: FollowedNames): Statement {
+  const tokens = tokenize(query.text, { plainBackslash: query.plainBackslash, limit: TOKENS_MAX });
+  let depth = 0;
+  const at = tokens.findIndex(({ kind, text }) => {
+    if (kind === "sign" && text === "(") depth += 1;
+    if (kind === "sign" && text === ")") depth -= 1;
+    return depth === 0 && kind === "word" && text.toUpperCase() === "FOR";
   });
-  const verb = tokens[0]?.text.toUpperCase() ?? "";
-  const isOurs =
-    names.isShop(query.schema) || tokens.some((token) => isName(token) && names.isShop(token.text));
-  const runsRoutine = verb === "CALL" || verb === "SELECT" || verb === "DO";
-  const touches =
-    isOurs && (runsRoutine || tokens.some((token) => isName(token) && names.hasTable(token.text)));
-  return { kind: "change", touches, text: verb };
-}
-
-function isName(token: Token): boolean {
-  return token.kind === "word" || token.kind === "name" || token.kind === "quoted";
+  const start = at < 0 ? undefined : tokens[at + 1]?.start;
+  if (start === undefined) return readChange(query, names);
+  return readStatement({ ...query, text: query.text.slice(start) }, names);
 }
 
 function readTables(query: QueryEvent, names: FollowedNames): Statement {
@@ -126,6 +93,7 @@ function readTables(query: QueryEvent, names: FollowedNames): Statement {
   const words = new Words(tokens);
   const verb = words.peek();
   words.skip();
+  if (verb === "CREATE" && fillsByRoutine(tokens)) return readChange(query, names);
   const found = new Effects(names, query.schema);
   if (verb === "TRUNCATE") readTruncate(words, found);
   else if (verb === "DROP") readDrop(words, found);
@@ -213,6 +181,16 @@ function readCreate(words: Words, found: Effects): void {
   // exist, what removed it was a reset already.
   const conditional = words.take("IF", "NOT", "EXISTS");
   found.add(words, conditional && !replaces ? "altered" : "reset");
+}
+
+/** CREATE TABLE ... SELECT is logged with its SELECT in statement format only, and that calls a routine. */
+function fillsByRoutine(tokens: readonly Token[]): boolean {
+  const words = new Words(tokens.slice(1));
+  words.take("OR", "REPLACE");
+  words.take("TEMPORARY");
+  if (!words.take("TABLE")) return false;
+  skipTo(words, "SELECT");
+  return callsRoutine(words.rest());
 }
 
 function readAlter(words: Words, found: Effects): void {

@@ -38,4 +38,6 @@ export interface StreamOpening {
   readonly from: Checkpoint;
   readonly expected: TransactionIdentity | null;
   readonly dump: DumpOptions;
+  /** The shop's tables in memory as they are now (server-facts.ts). */
+  readonly memoryTables: ReadonlySet<string>;
 }

@@ -11,7 +11,7 @@ import { DumpConnection } from "./dump-connection.ts";
 import type { RawPart } from "./group-sink.ts";
 import { PartDecoder } from "./part-decoder.ts";
 import { locatedError, translateError } from "./source-errors.ts";
-import { FollowedNames } from "./statement.ts";
+import { FollowedNames } from "./followed-names.ts";
 import type { StreamOpening, StreamParts } from "./stream-parts.ts";
 import type { StreamPosition } from "./stream-position.ts";
 import { type SchemaWanted, TableShapes } from "./table-shapes.ts";
@@ -25,7 +25,7 @@ export class Stream {
   /** Ends a `wait` after each event: somebody waits for a place that may give nothing to take. */
   wakesOnEvent = false;
   readonly #parts: StreamParts;
-  readonly #names: FollowedNames;
+  readonly #fullNames: readonly string[];
   readonly #shapes: TableShapes;
   readonly #decoder: PartDecoder;
   readonly #namedMissing = new Set<string>();
@@ -57,8 +57,7 @@ export class Stream {
   constructor(parts: StreamParts, from: Checkpoint | null) {
     this.#parts = parts;
     this.#from = from;
-    const fullNames = parts.tables.map(({ table }) => `${parts.tablePrefix}${table}`);
-    this.#names = new FollowedNames(parts.database, fullNames);
+    this.#fullNames = parts.tables.map(({ table }) => `${parts.tablePrefix}${table}`);
     this.#decoder = new PartDecoder(parts.tables.length, parts.observer);
     this.#shapes = new TableShapes(parts, parts.tables, ({ tableName, missingColumns }) => {
       for (const column of missingColumns) this.#nameMissing(tableName, column);
@@ -130,13 +129,13 @@ export class Stream {
   }
 
   /** Connects; what goes wrong from here on is `takeFailure`'s to say. */
-  open({ flavour, from, expected, dump }: StreamOpening): void {
+  open({ flavour, from, expected, dump, memoryTables }: StreamOpening): void {
     this.#from = from;
     this.#shapes.clear();
     this.#readingColumns = false;
     const reader = new BinlogReader({
       flavour,
-      names: this.#names,
+      names: new FollowedNames(this.#parts.database, this.#fullNames, memoryTables),
       shapes: this.#shapes,
       limits: this.#parts.limits.parts,
       from,

@@ -28,6 +28,10 @@ describe("what cannot be read without loss stops the position", () => {
       (maker) => maker.query("UPDATE `a` SET v = 1", { inside: true }),
     ],
     [
+      "a change of another of the shop's tables in statement format",
+      (maker) => maker.query("DELETE FROM `index_log`", { inside: true }),
+    ],
+    [
       "a change that names the shop's schema from another",
       (maker) => maker.query("delete from shop.b", { schema: "other", inside: true }),
     ],
@@ -105,10 +109,11 @@ describe("what cannot be read without loss stops the position", () => {
 });
 
 describe("what is not ours passes", () => {
-  test("statement format on other tables, unknown ignorable events, incidents of no followed rows in XA", () => {
+  test("statement format on other schemas and of tables in memory, unknown ignorable events, incidents of no followed rows in XA", () => {
     const maker = written((made) => {
       made.gtid();
-      made.query("DELETE FROM `index_tmp`", { inside: true });
+      made.query("DELETE FROM `shop`.`index_tmp`", { inside: true });
+      made.query("INSERT INTO noise SELECT * FROM shop.a", { schema: "other", inside: true });
       made.query("COMMIT");
       made.raw(200, Buffer.alloc(4), 0x80);
       made.gtid();

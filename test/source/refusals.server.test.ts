@@ -82,6 +82,39 @@ const refusals: readonly Refusal[] = [
     mend: /binlog_format=ROW/,
   },
   {
+    what: "a change in statement format that a trigger carries on",
+    on: "both",
+    statements: "SET SESSION binlog_format=STATEMENT; INSERT INTO carrier VALUES (1, 'secret')",
+    restore: "SET SESSION binlog_format=ROW",
+    says: /INSERT in statement format \(shop\.carrier\)/,
+    mend: /binlog_format=ROW/,
+  },
+  {
+    what: "a change in statement format that a view carries on",
+    on: "both",
+    statements: "SET SESSION binlog_format=STATEMENT; DELETE FROM `shop`.`thing_view`",
+    restore: "SET SESSION binlog_format=ROW",
+    says: /DELETE in statement format \(shop\.thing_view\)/,
+    mend: /binlog_format=ROW/,
+  },
+  {
+    what: "a change in statement format that names its settings itself",
+    on: "mariadb",
+    statements:
+      "SET STATEMENT binlog_format=STATEMENT, sort_buffer_size=(1024*1024) FOR UPDATE thing SET name='secret'",
+    restore: "DO 0",
+    says: /UPDATE in statement format \(shop\.thing\)/,
+    mend: /binlog_format=ROW/,
+  },
+  {
+    what: "a change in statement format that was run to be analyzed",
+    on: "mariadb",
+    statements: "SET SESSION binlog_format=STATEMENT; ANALYZE UPDATE thing SET name='secret'",
+    restore: "SET SESSION binlog_format=ROW",
+    says: /ANALYZE in statement format/,
+    mend: /binlog_format=ROW/,
+  },
+  {
     what: "an XA transaction",
     on: "both",
     statements:
@@ -111,7 +144,36 @@ const refusals: readonly Refusal[] = [
 ];
 
 const documents = `${create}; DROP TABLE IF EXISTS document; CREATE TABLE document (id int PRIMARY KEY, doc json);
-  INSERT INTO document VALUES (1, '{"a": "a long text that is not worth being written again", "b": [1, 2, 3]}')`;
+  INSERT INTO document VALUES (1, '{"a": "a long text that is not worth being written again", "b": [1, 2, 3]}');
+  DROP TABLE IF EXISTS carrier, index_tmp; CREATE TABLE carrier (id int PRIMARY KEY, name varchar(50));
+  CREATE TRIGGER carries AFTER INSERT ON carrier FOR EACH ROW UPDATE thing SET name=NEW.name WHERE thing.id=NEW.id;
+  CREATE OR REPLACE VIEW thing_view AS SELECT * FROM thing;
+  CREATE TABLE index_tmp (id int PRIMARY KEY) ENGINE=MEMORY; INSERT INTO index_tmp VALUES (1);
+  CREATE DATABASE IF NOT EXISTS percona; CREATE TABLE IF NOT EXISTS percona.noise LIKE noise;
+  CREATE TABLE IF NOT EXISTS percona.checksums (db char(64), tbl char(64), chunk int, chunk_time float, chunk_index varchar(200),
+    lower_boundary text, upper_boundary text, this_crc char(40), this_cnt int, master_crc char(40), master_cnt int,
+    PRIMARY KEY (db, tbl, chunk))`;
+
+/** As pt-table-checksum writes them. */
+const checksums = `REPLACE INTO \`percona\`.\`checksums\` (db, tbl, chunk, chunk_index, lower_boundary, upper_boundary, this_cnt, this_crc)
+    SELECT 'shop', 'thing', '1', 'PRIMARY', '1', '9', COUNT(*) AS cnt, COALESCE(LOWER(CONV(BIT_XOR(CAST(CRC32(CONCAT_WS('#', \`id\`,
+    CRC32(\`skipped\`), convert(\`name\` using utf8mb4), CONCAT(ISNULL(\`skipped\`), ISNULL(\`name\`)))) AS UNSIGNED)), 10, 16)), 0) AS crc
+    FROM \`shop\`.\`thing\` FORCE INDEX(\`PRIMARY\`) WHERE ((\`id\` >= '1')) AND ((\`id\` <= '9')) /*checksum chunk*/;
+  REPLACE INTO \`percona\`.\`checksums\` (db, tbl, chunk, chunk_index, lower_boundary, upper_boundary, this_cnt, this_crc)
+    SELECT 'shop', 'other', '1', NULL, NULL, NULL, COUNT(*) AS cnt, COALESCE(LOWER(CONV(BIT_XOR(CAST(CRC32(\`id\`) AS UNSIGNED)), 10, 16)), 0) AS crc
+    FROM \`shop\`.\`other\` /*checksum table*/;
+  UPDATE \`percona\`.\`checksums\` SET chunk_time = '0.012', master_crc = 'a1', master_cnt = '1' WHERE db = 'shop' AND tbl = 'thing' AND chunk = '1';
+  DELETE FROM \`percona\`.\`checksums\` WHERE db = 'shop' AND tbl = 'other'`;
+
+/** Statements that the server has written as text, in all of its binlog files. */
+async function written(): Promise<string> {
+  const texts: string[] = [];
+  for (const { Log_name: file } of await server.query("SHOW BINARY LOGS")) {
+    const events = await server.query(`SHOW BINLOG EVENTS IN '${String(file)}'`);
+    texts.push(...events.filter((row) => row["Event_type"] === "Query").map((row) => String(row["Info"])));
+  }
+  return texts.join("\n");
+}
 
 for (const kind of serverKinds)
   describe(kind.name, () => {
@@ -160,12 +222,60 @@ for (const kind of serverKinds)
     test("passes over the same on tables that nobody follows", async () => {
       const followed = await following();
       await server.query(`SET SESSION binlog_row_image=MINIMAL; INSERT INTO noise (v) VALUES ('a'); UPDATE noise SET v='b';
-        SET SESSION binlog_row_image=FULL; SET SESSION binlog_format=STATEMENT; INSERT INTO noise (v) VALUES ('c');
+        SET SESSION binlog_row_image=FULL; SET SESSION binlog_format=STATEMENT; INSERT INTO percona.noise (v) VALUES ('c');
         SET SESSION binlog_format=ROW; XA START 'z'; INSERT INTO noise (v) VALUES ('d'); XA END 'z'; XA PREPARE 'z';
         XA COMMIT 'z'; INSERT INTO thing VALUES (3,'','c')`);
       await caughtUp(followed);
       assert.deepEqual(rows(followed.items), ["i 3:c"]);
     });
+
+    test("passes over what a checksum tool writes in statement format into a schema of its own", async () => {
+      const followed = await following();
+      await server.query("INSERT INTO thing VALUES (1,'secret','a')");
+      await server.query(`SET SESSION binlog_format=STATEMENT; ${checksums}; SET SESSION binlog_format=ROW`);
+      await server.query("INSERT INTO thing VALUES (2,'','b')");
+      assert.match(await written(), /REPLACE INTO `percona`[^;]+\/\*checksum chunk\*\//);
+      await caughtUp(followed);
+      assert.deepEqual(rows(followed.items), ["i 1:a", "i 2:b"]);
+    });
+
+    test("goes on when the server empties a table in memory after its restart, in its words or in those of older ones", async () => {
+      const followed = await following();
+      await server.restart();
+      assert.deepEqual(await server.query("SELECT * FROM shop.index_tmp"), []);
+      assert.match(await written(), /TRUNCATE TABLE `shop`.`index_tmp` \/\* generated by server/);
+      await server.query("USE shop; INSERT INTO thing VALUES (1,'','a'); INSERT INTO index_tmp VALUES (2)");
+      await server.query(
+        "SET SESSION binlog_format=STATEMENT; DELETE FROM `shop`.`index_tmp`; SET SESSION binlog_format=ROW",
+      );
+      await server.query("INSERT INTO thing VALUES (2,'','b')");
+      assert.match(await written(), /DELETE FROM `shop`.`index_tmp`/);
+      await caughtUp(followed);
+      assert.deepEqual(rows(followed.items), ["i 1:a", "i 2:b"]);
+    });
+
+    test("takes a table for one in memory that became one after it was connected", async () => {
+      const followed = await following();
+      await server.query(`CREATE TABLE index_tmp_2 (id int) ENGINE=MEMORY; SET SESSION binlog_format=STATEMENT;
+        DELETE FROM \`shop\`.\`index_tmp_2\`; SET SESSION binlog_format=ROW; INSERT INTO thing VALUES (1,'','a')`);
+      await caughtUp(followed);
+      await server.query("DROP TABLE index_tmp_2");
+      assert.deepEqual(rows(followed.items), ["i 1:a"]);
+    });
+
+    if (kind.flavour === "mariadb") {
+      test("reads what SET STATEMENT says of tables", async () => {
+        const followed = await following();
+        await server.query(`SET STATEMENT lock_wait_timeout=(2+3) FOR ALTER TABLE other ADD COLUMN c int;
+          SET STATEMENT lock_wait_timeout=5, max_statement_time=9 FOR TRUNCATE TABLE thing`);
+        await caughtUp(followed);
+        const told = followed.items.filter((item) => item.kind === "table");
+        assert.deepEqual(
+          told.map(({ statement, what }) => `${statement}: ${what}`),
+          ["ALTER TABLE other: altered", "TRUNCATE TABLE thing: reset"],
+        );
+      });
+    }
 
     if (kind.flavour === "mysql" && kind.hasGtids) {
       test("reads tagged GTIDs: each transaction's own, the set, and the time of the commit", async () => {

@@ -5,7 +5,7 @@ import type { PartLimits } from "../../agent/source/group-rows.ts";
 import type { RawPart } from "../../agent/source/group-sink.ts";
 import { PartDecoder } from "../../agent/source/part-decoder.ts";
 import { planStart } from "../../agent/source/start-position.ts";
-import { FollowedNames } from "../../agent/source/statement.ts";
+import { FollowedNames } from "../../agent/source/followed-names.ts";
 import { TableShapes } from "../../agent/source/table-shapes.ts";
 import { type BinlogMaker, dumpHead } from "./binlog-maker.ts";
 
@@ -99,7 +99,7 @@ export function openReader(
 ): BinlogReader {
   return new BinlogReader({
     flavour: "mariadb",
-    names: new FollowedNames("shop", ["a", "b"]),
+    names: new FollowedNames("shop", ["a", "b"], new Set(["index_tmp"])),
     shapes: new TableShapes({ database: "shop", tablePrefix: "" }, followed, () => undefined),
     limits,
     from,
