@@ -157,6 +157,8 @@ for (const kind of serverKinds)
 
     test("reconnects by itself when its connection is killed, and loses nothing", async () => {
       const followed = await following();
+      // Where the stream begins is told before the server lists its dump: there must be one to kill.
+      await eventually("a dump to kill", async () => (await dumps()).length > 0);
       for (let id = 1; id <= 5; id += 1) {
         await server.query(`INSERT INTO thing VALUES (${id},'','a')`);
         await killDumps();
