@@ -4,13 +4,7 @@
  * no reconnect can mend.
  */
 import { ofFollowed, withJobs } from "../snapshot-jobs.ts";
-import {
-  type Checkpoint,
-  nextEpoch,
-  type Position,
-  type SourceItem,
-  STATE_FORMAT_VERSION,
-} from "../change.ts";
+import { type Checkpoint, type Position, type SourceItem } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { ChangeSource, SnapshotStatus, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";
@@ -41,6 +35,7 @@ import { SnapshotWeave, type StreamView } from "./snapshot/snapshot-weave.ts";
 import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
 import { translateError } from "./source-errors.ts";
 import {
+  newCheckpoint,
   planStart,
   requirePosition,
   type Start,
@@ -271,12 +266,17 @@ class MysqlBinlogSource implements BinlogSource {
       if (this.#idWasTaken) await this.#requireFreeId(control);
       const { from, start } = await this.#startFor(control, facts, before, prove);
       this.#step();
+      // MariaDB answers only when no CREATE TABLE ... SELECT is under way: asked where it can matter.
+      const memoryTables = this.#reconnects.metUnreadable
+        ? await readMemoryTables(control, settings.database)
+        : new Set<string>();
+      this.#step();
       if (signal.aborted) return false;
       stream.open({
         flavour: facts.flavour,
         from,
         expected: start.expected,
-        memoryTables: await readMemoryTables(control, settings.database),
+        memoryTables,
         dump: {
           connection: connectionOptions(settings, facts.encrypted),
           serverId: settings.serverId,
@@ -308,7 +308,7 @@ class MysqlBinlogSource implements BinlogSource {
   ): Promise<{ readonly from: Checkpoint; readonly start: Start }> {
     if (before === null) {
       const start = await startWithoutCheckpoint(control, this.#parts.settings, facts);
-      return { from: this.#newCheckpoint(start.from, facts), start };
+      return { from: newCheckpoint(start.from, facts, this.#parts.clock.wallMs()), start };
     }
     if (isOtherServer(before, facts)) return await this.#failOver(control, facts, before);
     this.#lacksSinceMs = null;
@@ -338,25 +338,6 @@ class MysqlBinlogSource implements BinlogSource {
       epoch: from.epoch,
     });
     return { from, start: startByGtid(gtidSet) };
-  }
-
-  #newCheckpoint(
-    place: ServerPosition & { readonly resumePosition: number },
-    facts: ServerFacts,
-  ): Checkpoint {
-    return {
-      formatVersion: STATE_FORMAT_VERSION,
-      epoch: nextEpoch(null, this.#parts.clock.wallMs()),
-      file: place.file,
-      position: place.position,
-      resumePosition: place.resumePosition,
-      gtidSet: place.gtidSet,
-      serverId: facts.serverId,
-      serverUuid: facts.serverUuid,
-      lastTransaction: null,
-      partial: null,
-      newestCommitMs: 0,
-    };
   }
 
   async #readColumns(table: string) {

@@ -43,6 +43,11 @@ export class Reconnects {
     return this.#reason;
   }
 
+  /** Whether an event could not be read, so far: the first time at a place it is tried again. */
+  get metUnreadable(): boolean {
+    return this.#unreadableAt !== null;
+  }
+
   /** Whether to try again. Counts: it answers differently when the same failure comes too often. */
   mends(failure: AgentError): boolean {
     if (isDumpRefused(failure) && failure.code === "SOURCE_UNREACHABLE") {

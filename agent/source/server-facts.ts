@@ -118,7 +118,10 @@ export async function readColumns(
   }));
 }
 
-/** Names of the tables that lose their rows when the server restarts; views are none. */
+/**
+ * Names of the tables that lose their rows when the server restarts; views are none. MariaDB makes it
+ * wait while a table is filled by the statement that creates it.
+ */
 export async function readMemoryTables(
   control: ControlConnection,
   database: string,

@@ -1,5 +1,12 @@
 /** Where a connection starts, and whether the server still has what the checkpoint names. */
-import { binlogFileNumber, type Checkpoint, type Position, type TransactionIdentity } from "../change.ts";
+import {
+  binlogFileNumber,
+  type Checkpoint,
+  nextEpoch,
+  type Position,
+  STATE_FORMAT_VERSION,
+  type TransactionIdentity,
+} from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import { FILE_START } from "./binlog-event.ts";
 import type { ControlConnection } from "./control-connection.ts";
@@ -134,6 +141,23 @@ export async function startWithoutCheckpoint(
     facts.flavour === "mariadb" ? await readMariadbGtids(control, place.file, place.position) : null;
   // Without GTIDs from the server they are gathered on the way from the file's start.
   return byPosition({ ...place, gtidSet }, gtidSet === null ? FILE_START : place.position);
+}
+
+/** The checkpoint of an agent that begins there. */
+export function newCheckpoint(place: FirstStart["from"], facts: ServerFacts, wallMs: number): Checkpoint {
+  return {
+    formatVersion: STATE_FORMAT_VERSION,
+    epoch: nextEpoch(null, wallMs),
+    file: place.file,
+    position: place.position,
+    resumePosition: place.resumePosition,
+    gtidSet: place.gtidSet,
+    serverId: facts.serverId,
+    serverUuid: facts.serverUuid,
+    lastTransaction: null,
+    partial: null,
+    newestCommitMs: 0,
+  };
 }
 
 function byPosition(place: ServerPosition, resumePosition: number): FirstStart {

@@ -38,6 +38,6 @@ export interface StreamOpening {
   readonly from: Checkpoint;
   readonly expected: TransactionIdentity | null;
   readonly dump: DumpOptions;
-  /** The shop's tables in memory as they are now (server-facts.ts). */
+  /** The shop's tables in memory as they are now (server-facts.ts); none where they were not asked for. */
   readonly memoryTables: ReadonlySet<string>;
 }

@@ -173,6 +173,26 @@ for (const kind of serverKinds)
       await followed.stop();
     });
 
+    test("connects while a statement that creates a table still fills it, and locks its name", async () => {
+      const connection = await server.connection({ database: "shop" });
+      const filling = connection.query("CREATE TABLE filled AS SELECT SLEEP(60) AS a").then(
+        () => "filled",
+        () => "killed",
+      );
+      const id = String(connection.threadId);
+      await eventually("it fills", async () => {
+        const list = await server.query("SHOW PROCESSLIST");
+        return list.some((one) => String(one["Id"]) === id && /sleep/i.test(String(one["State"])));
+      });
+      const followed = await following();
+      await server.query("INSERT INTO thing VALUES (1,'','a')");
+      await caughtUp(followed);
+      assert.deepEqual(rows(followed.items), ["i 1:a"]);
+      await server.query(`KILL ${id}`);
+      assert.equal(await filling, "killed");
+      await followed.stop();
+    });
+
     test("is paused while nobody pulls, closes after the time for it, and resumes by position", async () => {
       let hold = Promise.resolve();
       let letGo = (): void => undefined;
