@@ -7,7 +7,7 @@
  */
 
 /** Version of everything that the agent keeps on disk. Another one is refused at open. */
-export const STATE_FORMAT_VERSION = 2;
+export const STATE_FORMAT_VERSION = 3;
 
 // ---------------------------------------------------------------------------------------------
 // Column values

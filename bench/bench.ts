@@ -26,6 +26,8 @@ import {
 interface Size {
   readonly runs: number;
   readonly captureRows: number;
+  /** Pairs of a drain and the bare client: both vary much, so there are more of them. */
+  readonly drainRuns: number;
   readonly drainRows: number;
   readonly backlogRows: number;
   readonly latencySamples: number;
@@ -39,7 +41,8 @@ const sizes: Readonly<Record<string, Size>> = {
   quick: {
     runs: 3,
     captureRows: 100_000,
-    drainRows: 150_000,
+    drainRuns: 5,
+    drainRows: 300_000,
     backlogRows: 1_000_000,
     latencySamples: 300,
     hotEvents: 2000,
@@ -49,6 +52,7 @@ const sizes: Readonly<Record<string, Size>> = {
   full: {
     runs: 5,
     captureRows: 400_000,
+    drainRuns: 7,
     drainRows: 400_000,
     backlogRows: 1_000_000,
     latencySamples: 1000,
@@ -137,7 +141,7 @@ function benchDrain(size: Size): Promise<Finding[]> {
   return withStack(async (stack) => {
     const backlog = await writeMix(stack.database, size.drainRows);
     let bodies: Awaited<ReturnType<typeof recordedBodies>> | null = null;
-    const pairs = await repeat(size.runs, "drain", async () => {
+    const pairs = await repeat(size.drainRuns, "drain", async () => {
       await captureRun(stack, backlog);
       const events = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
       const agent = await drainRun(stack);

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MemorySampler } from "../test/e2e/memory.ts";
 import { nobody, type Stack } from "../test/e2e/stack.ts";
 import { percentiles, type Percentiles } from "./machine.ts";
-import { followUp, latencyRun, minutes, ratePerSecond } from "./whole-agent.ts";
+import { followCaptured, latencyRun, minutes, ratePerSecond } from "./whole-agent.ts";
 
 export interface SnapshotRun {
   readonly rowsPerSecond: number;
@@ -17,8 +17,7 @@ export async function snapshotRun(stack: Stack, rows: number): Promise<SnapshotR
   await stack.agent.forget();
   stack.agent.launch({ DAPR_HTTP_ENDPOINT: nobody, SNAPSHOT_MODE: "initial" });
   const sampler = new MemorySampler(stack.agent.pid);
-  const read = async () => (await stack.agent.metric("edge_agent_rows_captured_total")) ?? 0;
-  const course = await followUp(read, rows, 10 * minutes);
+  const course = await followCaptured(stack, rows);
   const cpu = (await stack.agent.metric("process_cpu_seconds_total")) ?? Number.NaN;
   return {
     rowsPerSecond: ratePerSecond(course),

@@ -163,6 +163,7 @@ class Opening {
       });
       const state = await this.#coherent(stored);
       if (state instanceof Trouble) return await this.#closed(state);
+      await this.#raiseFormat(state.format);
       queues.clear();
       segments.clear();
       const damages = await restoreQueues(queues, state, { database, evidence, segments });
@@ -173,6 +174,12 @@ class Opening {
       if (known.code !== "SPOOL_CORRUPT") throw known;
       return new Trouble(known.message, true);
     }
+  }
+
+  /** Before anything of this format is written: an agent that cannot read that refuses the state by its name. */
+  async #raiseFormat(format: FormatRecord): Promise<void> {
+    if (format.formatVersion === STATE_FORMAT_VERSION) return;
+    await putNow(this.#parts.database, [[formatKey, { ...format, formatVersion: STATE_FORMAT_VERSION }]]);
   }
 
   async #ofFiles(): Promise<Trouble | null> {

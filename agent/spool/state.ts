@@ -103,13 +103,16 @@ export async function readState(database: Database): Promise<StoredState> {
   };
 }
 
-/** Another agent's state is refused, also when only its version byte can be read. */
+/** Format 2 is format 3 without compressed records. */
+const OLDEST_FORMAT = 2;
+
+/** A state that this agent cannot read is refused, also when only its version byte can be read. */
 export function refuseOther(formatVersion: number): void {
-  if (formatVersion === STATE_FORMAT_VERSION) return;
-  const isOlder = formatVersion < STATE_FORMAT_VERSION;
+  if (formatVersion >= OLDEST_FORMAT && formatVersion <= STATE_FORMAT_VERSION) return;
+  const isOlder = formatVersion < OLDEST_FORMAT;
   throw new AgentError(
     "SPOOL_FORMAT",
-    `The state has format ${formatVersion}; this agent reads format ${STATE_FORMAT_VERSION}.`,
+    `The state has format ${formatVersion}; this agent reads formats ${OLDEST_FORMAT} to ${STATE_FORMAT_VERSION}.`,
     {
       hint: isOlder
         ? "Let the agent that made it deliver all that waits, then start with an empty STATE_DIR."

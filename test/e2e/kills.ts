@@ -34,6 +34,11 @@ export async function survivesKills(campaign: KillCampaign): Promise<void> {
     await agent.start();
     await stack.untilReading();
     await agent.kill();
+    const startedMs = performance.now();
+    await agent.start();
+    await stack.untilReading();
+    scheduler.measured(performance.now() - startedMs);
+    await agent.kill();
     const load = startLoad(stack, random.fork(1), ending.signal);
     const first = firstRound();
     for (let round = first; round < first + kills; round += 1) {

@@ -1,7 +1,7 @@
 /**
  * Kills an agent by SIGKILL again and again, at random times and at chosen moments, and counts which
- * moments the kills met. What each round does depends on the seed and the round's number alone, so a
- * run can be taken up at any round.
+ * moments the kills met. What each round does depends on the seed, the round's number and how long a
+ * start takes, so a run can be taken up at any round.
  */
 import { execFileSync } from "node:child_process";
 import { readFileSync, writeFileSync } from "node:fs";
@@ -29,8 +29,10 @@ export interface KillPlan {
 
 const root = join(import.meta.dirname, "..", "..");
 
-/** Ordered kills wait at most so long for their moment. */
+/** Ordered kills wait at most so long for their moment, where a start takes no longer than is typical. */
 const patienceMs = 1_000;
+/** From the launch until the binlog is read, on a machine with nothing else to do. */
+const typicalStartMs = 600;
 
 /** The plan of a round: half of the kills come at random times, the others at each moment in turn. */
 export function planOf(seed: number, round: number): KillPlan {
@@ -51,6 +53,7 @@ export class KillScheduler {
   readonly #met = new Map<Moment, number>(moments.map((moment) => [moment, 0]));
   #kills = 0;
   #idle = 0;
+  #stretch = 1;
 
   constructor(seed: number) {
     this.#seed = seed;
@@ -68,12 +71,20 @@ export class KillScheduler {
     };
   }
 
+  /**
+   * So long a start takes here. Where it takes longer than is typical, all kills come later in that
+   * measure: else most would only ever meet the start.
+   */
+  measured(startMs: number): void {
+    this.#stretch = Math.max(1, startMs / typicalStartMs);
+  }
+
   /** Starts the agent and kills it as the round's plan says. Throws when it ended in another way. */
   async round(number: number, launch: () => ServerProcess): Promise<void> {
     const plan = planOf(this.#seed, number);
     this.#arm(plan.order);
     const agent = launch();
-    const killing = setTimeout(() => agent.signal("SIGKILL"), plan.afterMs);
+    const killing = setTimeout(() => agent.signal("SIGKILL"), plan.afterMs * this.#stretch);
     const { code, signal } = await agent.exited;
     clearTimeout(killing);
     this.#count();

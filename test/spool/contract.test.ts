@@ -1,5 +1,6 @@
 /** The same promises, on LevelDB and on another database, and again after close and reopen. */
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import type { Lane } from "../../agent/change.ts";
@@ -306,7 +307,7 @@ for (const [name, opener] of [
     it("counts what waits, its bytes and its oldest", async (t) => {
       const open = await opener(t);
       let spool = await open();
-      const events = Array.from({ length: 10 }, (_, n) => event(n, { payload: Buffer.alloc(1000) }));
+      const events = Array.from({ length: 10 }, (_, n) => event(n, { payload: randomBytes(1000) }));
       await spool.append({ events, checkpoint: checkpoint(1) });
       spool.ack(ORDERS, 4);
       for (const round of ["before", "after"]) {

@@ -5,8 +5,10 @@ import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
 import { AgentError } from "../../agent/kernel/errors.ts";
 import { metaKey } from "../../agent/spool/keys.ts";
+import { readMarker, writeMarker } from "../../agent/spool/marker.ts";
+import { decodeJson, RecordEncoder } from "../../agent/spool/record.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
-import { checkpoint, CUSTOMERS, event, openSpool, stateDirOf, tamper } from "./fixtures.ts";
+import { checkpoint, CUSTOMERS, event, openSpool, ORDERS, readAll, stateDirOf, tamper } from "./fixtures.ts";
 
 const COUNT = 400;
 const orders = Array.from({ length: COUNT }, (_, n) => event(n));
@@ -69,7 +71,7 @@ describe("opening the spool", () => {
   });
 
   it("refuses an older and a newer format, by its marker and by its records", async (t) => {
-    for (const version of [1, 3]) {
+    for (const version of [1, 4]) {
       const dir = await filled(t);
       await tamper(dir, async (database) => {
         const key = metaKey("format");
@@ -85,5 +87,37 @@ describe("opening the spool", () => {
       assert.equal(await codeOf(openSpool(dir)), "SPOOL_FORMAT");
       assert.equal(await codeOf(verifySpool(dir)), "SPOOL_FORMAT");
     }
+  });
+
+  it("opens a state of format 2, which is of format 3 from then on", async (t) => {
+    const dir = await filled(t);
+    const formatNow = async (change?: number): Promise<number> => {
+      let found = 0;
+      await tamper(dir, async (database) => {
+        const key = metaKey("format");
+        const value = await database.get(key);
+        assert.ok(value !== undefined);
+        const format: { formatVersion: number } = JSON.parse(decodeJson(key, value));
+        found = format.formatVersion;
+        if (change === undefined) return;
+        const batch = database.batch();
+        batch.put(key, new RecordEncoder().json(key, { ...format, formatVersion: change }));
+        await batch.write({ sync: true });
+      });
+      return found;
+    };
+    await formatNow(2);
+    const marker = await readMarker(dir);
+    assert.ok(typeof marker === "object");
+    await writeMarker(dir, { ...marker, formatVersion: 2 });
+    const spool = await openSpool(dir);
+    assert.equal((await readAll(spool, ORDERS)).length, COUNT);
+    await spool.append({
+      events: Array.from({ length: 100 }, (_, n) => event(n)),
+      checkpoint: checkpoint(2 * COUNT + 1),
+    });
+    assert.equal((await readAll(spool, ORDERS)).length, COUNT + 100);
+    await spool.close();
+    assert.equal(await formatNow(), 3);
   });
 });

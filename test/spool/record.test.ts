@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
+import { randomBytes } from "node:crypto";
 import { describe, it } from "node:test";
+import { zstdDecompressSync } from "node:zlib";
 import type { Op, SpooledEvent } from "../../agent/change.ts";
 import { queueKey } from "../../agent/spool/keys.ts";
 import { DamagedRecord } from "../../agent/spool/damaged-record.ts";
@@ -32,7 +34,11 @@ describe("record", () => {
       return made;
     };
     const made = (seq: number): SpooledEvent => {
-      const payload = Buffer.from(Array.from({ length: random() * 3000 }, () => random() * 256));
+      const length = random() * 3000;
+      const payload =
+        random() < 0.3
+          ? Buffer.from(Array.from({ length }, () => random() * 256))
+          : Buffer.alloc(length, text() || "x");
       return {
         seq,
         kind: pick(["entity", "control"]),
@@ -51,12 +57,14 @@ describe("record", () => {
         payload,
       };
     };
+    const versions = new Set<number | undefined>();
     for (let n = 0; n < 200; n++) {
       const seq = 1 + Math.floor(random() * (Number.MAX_SAFE_INTEGER - 100));
-      const given = Array.from({ length: 1 + Math.floor(random() * 6) }, (_, at) => made(seq + at));
+      const given = Array.from({ length: 1 + Math.floor(random() * 12) }, (_, at) => made(seq + at));
       const key = queueKey(3, queue, seq);
       const otherLaneThrough = given.map((one) => one.otherLaneThrough);
       const value = Buffer.from(encoder.run(key, given, { from: 0, to: given.length, otherLaneThrough }));
+      versions.add(value[0]);
       assert.deepEqual(decodeRun(key, value, seq), given);
       const run = new RunReader(key, value, { queue: ORDERS, lane: "live", seq });
       const at = Math.floor(random() * given.length);
@@ -74,26 +82,64 @@ describe("record", () => {
         ['{"code":"X"}', { ...first, otherLaneThrough: 0 }],
       );
     }
+    assert.deepEqual(versions, new Set([2, 3]), "both forms were met");
   });
 
-  it("refuses a record in which any one bit of value or key differs, and any shorter one", () => {
-    const key = queueKey(3, queue, 5);
-    const given = [event(7), event(8)];
-    const value = Buffer.from(new RecordEncoder().run(key, given, { from: 0, to: 2 }));
-    const decode = (): unknown => decodeRun(key, value, 5);
-    assert.deepEqual(decode(), [spooled(event(7), 5), spooled(event(8), 6)]);
-    for (const bytes of [key, value]) {
-      for (let bit = 0; bit < bytes.length * 8; bit++) {
-        const at = bit >>> 3;
-        bytes[at] = (bytes[at] ?? 0) ^ (1 << (bit & 7));
-        assert.throws(decode, DamagedRecord, `bit ${bit}`);
-        bytes[at] = (bytes[at] ?? 0) ^ (1 << (bit & 7));
+  for (const { form, count, version } of [
+    { form: "plain", count: 2, version: 2 },
+    { form: "compressed", count: 60, version: 3 },
+  ]) {
+    it(`refuses a ${form} record in which any one bit of value or key differs, and any shorter one`, () => {
+      const key = queueKey(3, queue, 5);
+      const given = Array.from({ length: count }, (_, n) => event(250 + n));
+      const value = Buffer.from(new RecordEncoder().run(key, given, { from: 0, to: count }));
+      assert.equal(value[0], version);
+      const decode = (): unknown => decodeRun(key, value, 5);
+      assert.deepEqual(
+        decode(),
+        given.map((one, at) => spooled(one, 5 + at)),
+      );
+      for (const bytes of [key, value]) {
+        for (let bit = 0; bit < bytes.length * 8; bit++) {
+          const at = bit >>> 3;
+          bytes[at] = (bytes[at] ?? 0) ^ (1 << (bit & 7));
+          assert.throws(decode, DamagedRecord, `bit ${bit}`);
+          bytes[at] = (bytes[at] ?? 0) ^ (1 << (bit & 7));
+        }
       }
-    }
-    for (let length = 0; length < value.length; length++) {
-      const shorter = value.subarray(0, length);
-      assert.throws(() => decodeRun(key, shorter, 5), DamagedRecord);
-    }
+      for (let length = 0; length < value.length; length++) {
+        const shorter = value.subarray(0, length);
+        assert.throws(() => decodeRun(key, shorter, 5), DamagedRecord);
+      }
+    });
+  }
+
+  it("compresses a run of many events, and leaves alone one that is small, large or random", () => {
+    const key = queueKey(3, queue, 5);
+    const encoder = new RecordEncoder();
+    const versionOf = (count: number, payload: Buffer): number | undefined => {
+      const given = Array.from({ length: count }, (_, n) => event(n, { payload }));
+      return encoder.run(key, given, { from: 0, to: count })[0];
+    };
+    const text = Buffer.alloc(1000, "some text that comes again ");
+    assert.deepEqual([versionOf(5, text), versionOf(20, text)], [2, 3]);
+    assert.equal(versionOf(1, Buffer.alloc(2 ** 20, "x")), 2);
+    assert.equal(versionOf(20, randomBytes(1000)), 3, "twenty times the same");
+    assert.equal(versionOf(1, randomBytes(20_000)), 2);
+  });
+
+  it("writes format version 3 as documented: the body of version 2, its length, and zstd", () => {
+    const key = queueKey(3, queue, 5);
+    const given = Array.from({ length: 60 }, (_, n) => event(250 + n));
+    const value = new RecordEncoder().run(key, given, { from: 0, to: 60 });
+    assert.equal(value.readUInt32BE(5), value.length - 9);
+    const body = zstdDecompressSync(value.subarray(13));
+    assert.equal(value.readUInt32BE(9), body.length);
+    assert.equal(body.readUInt32BE(0), 60);
+    const [first] = given;
+    assert.ok(first !== undefined);
+    const alone = new RecordEncoder().run(key, [first], { from: 0, to: 1 });
+    assert.deepEqual(body.subarray(4, alone.length - 9), alone.subarray(13));
   });
 
   it("writes format version 2 byte by byte as documented", () => {
