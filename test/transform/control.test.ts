@@ -37,6 +37,13 @@ test("a reset table is a barrier in its entity's queue, and goes to the control 
   assert.equal(data["sequence"], sequence);
 });
 
+test("a table that other rows stand in gives the same event", () => {
+  const [replaced, reset] = (["replaced", "reset"] as const).map((what) =>
+    makeTransform().encode(tableEvent(what), context).map(textOf),
+  );
+  assert.deepEqual(replaced, reset);
+});
+
 test("a reset comes before every row of its own group, which CREATE TABLE ... SELECT has", () => {
   const transform = makeTransform();
   const [reset] = transform.encode(tableEvent("reset"), context);
