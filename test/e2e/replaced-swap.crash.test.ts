@@ -54,6 +54,12 @@ class OnlineChange {
     );
     await this.#stack.database.query("DROP TABLE IF EXISTS `_sales_order_old`");
   }
+
+  /** Its way where children refer to the table (drop_swap): for a moment there is none. */
+  async dropAndSwap(): Promise<void> {
+    await this.#stack.database.query("DROP TABLE IF EXISTS `sales_order`");
+    await this.#stack.database.query("RENAME TABLE `_sales_order_new` TO `sales_order`");
+  }
 }
 
 /** Some of each kind of change, other ones with each `round`. */
@@ -121,7 +127,7 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
       for (let round = 6; round < 8; round += 1) {
         const again = await OnlineChange.begin(stack, `note_${round}`);
         await again.copy(1_000_000);
-        await again.swap();
+        await (round === 6 ? again.swap() : again.dropAndSwap());
         await sleep(random.int(0, 60));
         await stack.agent.kill();
         await change(stack, round);
