@@ -24,7 +24,7 @@ import { IndexUpkeep } from "./index-upkeep.ts";
 import type { Clock, Log } from "./kernel/service.ts";
 import type { MachineFacts } from "./machine.ts";
 import type { Beginning } from "./new-beginning.ts";
-import { afterLossOf, beginAnewWith, mendLoss } from "./reading-anew.ts";
+import { afterLossOf, beginAnewWith, mendLoss, readAnew } from "./reading-anew.ts";
 import {
   beginReplay,
   type ReplayBegun,
@@ -297,6 +297,7 @@ function openMapping(
       wanted: (after) => wantedAtStart(mapping, after),
       mayRead: () => mayReadRows(spool.stats()),
       rateMax: settings.snapshotRateMax,
+      afterReplacement: (table, progress) => readAnew(progress, [table], settings),
     };
     const common = { tables, observer, log, clock, snapshots };
     const source = createBinlogSource({ settings: sourceSettings(settings), ...common });

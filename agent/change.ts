@@ -118,8 +118,8 @@ export interface TransactionPart {
 export interface TableEvent {
   readonly kind: "table";
   readonly table: number;
-  /** reset: truncated, dropped or rebuilt; altered: its columns changed. */
-  readonly what: "reset" | "altered";
+  /** reset: its rows are gone; replaced: they are, and others can stand there; altered: its columns changed. */
+  readonly what: "reset" | "replaced" | "altered";
   /** First words of the statement, never its literals. */
   readonly statement: string;
   readonly end: Position;

@@ -56,7 +56,7 @@ export function scanned(state: RelationState, { job, isFirst, isLast }: Snapshot
  */
 export function tableChanged(state: RelationState, what: TableEvent["what"], nowMs: number): RelationState {
   const number = nextNumber(state.number, nowMs);
-  return { ...distrusted(state), number, floor: what === "reset" ? number : state.floor };
+  return { ...distrusted(state), number, floor: what === "altered" ? state.floor : number };
 }
 
 /** Children may be missing: a part of the history was not read, or entries were lost. */

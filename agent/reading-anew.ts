@@ -7,7 +7,7 @@ import type { MappingInUse } from "./mapping-in-use.ts";
 import { type Beginning, beginAnew } from "./new-beginning.ts";
 import type { SpoolWriter } from "./ports.ts";
 import type { SnapshotJob, SnapshotProgress } from "./change.ts";
-import { awaitsAllRows, fromTheStart, withJobs, withLoss } from "./snapshot-jobs.ts";
+import { awaitsAllRows, restarted, withJobs, withLoss } from "./snapshot-jobs.ts";
 import { wholeTable, wholeTables } from "./snapshots.ts";
 import { isLossOfSameServer } from "./source/position-loss.ts";
 import type { EntityMapping, Mapping } from "./transform/mapping.ts";
@@ -82,18 +82,29 @@ export function afterLossOf(
   const { entities } = mapped.rooms.transform.topics;
   const isTold = ({ entity }: EntityMapping): boolean => entities[entity] === topic;
   const tables = mapped.mapping.entities.filter(isTold).map(({ table }) => table);
-  const isUnderWay = ({ begun, purpose, table, topic: other }: SnapshotJob): boolean =>
-    begun !== null && purpose !== "index" && (other === null ? tables.includes(table) : other === topic);
-  const jobs = (progress?.jobs ?? []).map((job) => (isUnderWay(job) ? fromTheStart(job) : job));
-  const lost = withLoss({ ...withJobs(progress, []), jobs }, tables);
-  const lacking = tables.filter((table) => !awaitsAllRows(lost, table));
-  const wanted = settings.snapshotMode === "never" ? [] : lacking.map((table) => wholeTable(table, "resync"));
-  const after = withJobs(lost, wanted);
+  const isToldThere = ({ purpose, table, topic: other }: SnapshotJob): boolean =>
+    purpose !== "index" && (other === null ? tables.includes(table) : other === topic);
+  const after = readAnew(restarted(progress, isToldThere), tables, settings);
   const isElsewhere = after.jobs.some((job) => job.topic === topic);
   return {
     progress: after,
     isHealing: tables.length === 0 ? isElsewhere : tables.every((table) => awaitsAllRows(after, table)),
   };
+}
+
+/**
+ * Rows of the tables can differ from what was told of them, and no event will come for it: that is noted,
+ * and those that do not wait to be read as a whole already are, unless SNAPSHOT_MODE=never. What is under
+ * way there has to begin again before.
+ */
+export function readAnew(
+  progress: SnapshotProgress | undefined,
+  tables: readonly string[],
+  { snapshotMode }: Pick<Settings, "snapshotMode">,
+): SnapshotProgress {
+  const lost = withLoss(progress, tables);
+  const lacking = tables.filter((table) => !awaitsAllRows(lost, table));
+  return withJobs(lost, snapshotMode === "never" ? [] : lacking.map((table) => wholeTable(table, "resync")));
 }
 
 interface MappedTopics {

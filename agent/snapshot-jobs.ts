@@ -45,6 +45,16 @@ export function withAsked(
   return { ...before, generation: newest.generation, jobs: [...before.jobs, ...unknown.map(fromTheStart)] };
 }
 
+/** The progress with such jobs at their beginning again, where they are under way. */
+export function restarted(
+  progress: SnapshotProgress | undefined,
+  isMeant: (job: SnapshotJob) => boolean,
+): SnapshotProgress | undefined {
+  if (progress?.jobs.some((job) => job.begun !== null && isMeant(job)) !== true) return progress;
+  const jobs = progress.jobs.map((job) => (job.begun !== null && isMeant(job) ? fromTheStart(job) : job));
+  return { ...progress, jobs };
+}
+
 /** The job as it was before its first row. */
 export function fromTheStart(job: SnapshotJob): SnapshotJob {
   return { ...job, begun: null, after: null, rows: 0 };

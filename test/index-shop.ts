@@ -3,7 +3,7 @@
  * that is a map. Chunks are read as the source gives them: rows of one place, brought forward to a
  * later one by what the stream says in between, without those that came to be there.
  */
-import { withJobs } from "../agent/snapshot-jobs.ts";
+import { restarted, withJobs } from "../agent/snapshot-jobs.ts";
 import assert from "node:assert/strict";
 import type {
   Checkpoint,
@@ -94,15 +94,20 @@ export class IndexShop {
     this.#push(partOf(changes.list, { end }), tables);
   }
 
-  /** TRUNCATE, or an ALTER that leaves the rows: the column of the parent becomes INT or BIGINT. */
-  alter(what: "reset" | "altered"): void {
+  /** TRUNCATE, a table of other rows, or an ALTER that leaves them: the column of the parent becomes INT or BIGINT. */
+  alter(what: "reset" | "replaced" | "altered"): void {
     const { table } = this.#random.pick(shopTables);
     const tables = new Map([...this.#now].map(([name, rows]) => [name, rows]));
-    const altered = [...(tables.get(table) ?? [])].map(([key, parent]): [number, Value] => [
-      key,
-      otherType(parent),
-    ]);
-    tables.set(table, new Map(what === "reset" ? [] : altered));
+    const rows = [...(tables.get(table) ?? [])];
+    const turned = rows
+      .toReversed()
+      .map(([, parent], index): [number, Value] => [rows[index]?.[0] ?? 0, parent]);
+    const after = {
+      reset: [],
+      replaced: turned.slice(1),
+      altered: rows.map(([key, parent]): [number, Value] => [key, otherType(parent)]),
+    };
+    tables.set(table, new Map(after[what]));
     if (what === "altered" && !this.#wide.delete(table)) this.#wide.add(table);
     const { commitTimeMs, serverId, gtid } = partOf([]);
     const statement = what === "reset" ? "TRUNCATE TABLE" : "ALTER TABLE";
@@ -292,7 +297,11 @@ export class IndexShop {
   #take(items: readonly SourceItem[]): void {
     this.#wallMs += this.#random.int(0, 2_000);
     const changes: IndexChange[] = [];
-    for (const item of items) this.#upkeep.take(item, changes);
+    for (const item of items) {
+      if (item.kind === "table" && item.what !== "altered")
+        this.#snapshot = restarted(this.#snapshot, ({ table }) => this.#followed(table) === item.table);
+      this.#upkeep.take(item, changes);
+    }
     this.#apply(changes);
   }
 

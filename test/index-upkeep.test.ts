@@ -23,6 +23,7 @@ async function live(shop: IndexShop, random: Random, steps: number, hazards: boo
       ...(hazards
         ? ([
             [1, () => shop.alter("reset")],
+            [1, () => shop.alter("replaced")],
             [1, () => shop.alter("altered")],
             [1, () => wentBack(shop, "rewind")],
             [1, () => wentBack(shop, "replay")],

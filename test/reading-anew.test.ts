@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import type { SnapshotJob, SnapshotProgress, WantedJob } from "../agent/change.ts";
-import { afterLossOf } from "../agent/reading-anew.ts";
-import { withJobs } from "../agent/snapshot-jobs.ts";
+import { afterLossOf, readAnew } from "../agent/reading-anew.ts";
+import { completed, withJobs } from "../agent/snapshot-jobs.ts";
 import { wholeTable } from "../agent/snapshots.ts";
 import { defaultMapping } from "../agent/transform/default-mapping.ts";
 import { makeTransform } from "./transform/parts.ts";
@@ -58,5 +58,35 @@ describe("after events of a topic were lost", () => {
   it("nothing is asked for with SNAPSHOT_MODE=never, and the loss stands in the state", () => {
     const { progress, isHealing } = lossOf(orders, undefined, "never");
     assert.deepEqual([progress.jobs, progress.lost, isHealing], [[], { sales_order: 0 }, false]);
+  });
+});
+
+describe("once a statement put other rows into a table", () => {
+  const settings = { snapshotMode: "initial" } as const;
+  const whole = wholeTable("sales_order", "resync");
+
+  it("it is read as a whole, and counts as unread until a job that begins from now on has done so", () => {
+    const first = readAnew(
+      { ...withJobs(undefined, []), complete: ["sales_order", "other"] },
+      ["sales_order"],
+      settings,
+    );
+    assert.deepEqual(first.jobs, withJobs(undefined, [whole]).jobs);
+    assert.deepEqual([first.complete, first.lost], [["other"], { sales_order: 0 }]);
+    assert.deepEqual(readAnew(first, ["sales_order"], settings), first, "again, before it has begun");
+    const [job] = first.jobs;
+    assert.ok(job);
+    assert.deepEqual(completed(first, job)?.complete, ["other", "sales_order"]);
+  });
+
+  it("what reads only some of its rows, or sends them elsewhere, does not make up for it", () => {
+    const keys: WantedJob = { ...whole, scope: { kind: "keys", keys: ["1"] } };
+    const before = withJobs(undefined, [keys, elsewhere]);
+    assert.deepEqual(readAnew(before, ["sales_order"], settings).jobs, withJobs(before, [whole]).jobs);
+  });
+
+  it("nothing is asked for with SNAPSHOT_MODE=never, and the table stands in the state", () => {
+    const { jobs, lost } = readAnew(undefined, ["sales_order"], { snapshotMode: "never" });
+    assert.deepEqual([jobs, lost], [[], { sales_order: 0 }]);
   });
 });

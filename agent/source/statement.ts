@@ -3,6 +3,7 @@
  * statement is either about the group (BEGIN, SAVEPOINT, ...), about a table's shape, or a change
  * that was logged as text, whose rows nobody can know.
  */
+import type { TableEvent } from "../change.ts";
 import type { QueryEvent } from "./binlog-event.ts";
 import type { FollowedNames } from "./followed-names.ts";
 import { callsRoutine, readChange, type TextChange } from "./statement-change.ts";
@@ -11,7 +12,7 @@ import { type TableName, type Token, tokenize, Words } from "./statement-words.t
 export interface TableEffect {
   /** Index into the followed tables. */
   readonly table: number;
-  readonly what: "reset" | "altered";
+  readonly what: TableEvent["what"];
 }
 
 export type Statement =
@@ -103,7 +104,7 @@ function readTables(query: QueryEvent, names: FollowedNames): Statement {
   return found.effects.size === 0 ? other : found.statement(verb);
 }
 
-/** Collects what a statement does; a reset outweighs an alteration. */
+/** Collects what a statement does: of what concerns rows the last thing counts, and it outweighs an alteration. */
 class Effects {
   readonly effects = new Map<number, TableEffect["what"]>();
   readonly names: FollowedNames;
@@ -126,7 +127,7 @@ class Effects {
     const table = this.names.find(name);
     if (table < 0 || name === null) return;
     this.#tables.push(name.table);
-    if (this.effects.get(table) !== "reset") this.effects.set(table, what);
+    if (what !== "altered" || !this.effects.has(table)) this.effects.set(table, what);
   }
 
   noteAll(): void {
@@ -163,7 +164,7 @@ function readRename(words: Words, found: Effects): void {
   while (found.add(words, "reset")) {
     skipWait(words);
     if (!words.take("TO")) return;
-    found.add(words, "reset");
+    found.add(words, "replaced");
     if (!words.take(",")) return;
   }
 }
@@ -195,11 +196,12 @@ function fillsByRoutine(tokens: readonly Token[]): boolean {
 
 function readAlter(words: Words, found: Effects): void {
   words.take("ONLINE");
-  words.take("IGNORE");
+  // MariaDB: rows that a unique key forbids are left out, without a word.
+  const drops = words.take("IGNORE");
   if (!words.take("TABLE")) return;
   words.take("IF", "EXISTS");
   const name = words.tableName(found.schema);
-  found.note(name, "altered");
+  found.note(name, drops ? "replaced" : "altered");
   readAlterClauses(words, found, name);
 }
 
@@ -213,21 +215,29 @@ function readAlterClauses(words: Words, found: Effects, name: TableName | null):
     words.skip();
     if (depth > 0) continue;
     if (word === "RENAME") readAlterRename(words, found, name);
-    else if (word === "EXCHANGE" && words.take("PARTITION")) {
-      found.note(name, "reset");
-      skipTo(words, "TABLE");
-      found.add(words, "reset");
-    } else if (
-      (word === "TRUNCATE" || word === "DROP" || word === "CONVERT") &&
-      words.peek() === "PARTITION"
-    ) {
-      found.note(name, "reset");
-    } else if (
-      (word === "DISCARD" || word === "IMPORT") &&
-      ["TABLESPACE", "PARTITION"].includes(words.peek())
-    ) {
-      found.note(name, "reset");
+    else if (word === "EXCHANGE" || word === "CONVERT") readMove(words, found, name);
+    else if ((word === "TRUNCATE" || word === "DROP") && words.peek() === "PARTITION") {
+      found.note(name, "replaced");
+    } else if (isTablespace(word, words)) {
+      // Without its file no row can be read; what comes back with one is what that holds.
+      found.note(name, word === "DISCARD" ? "reset" : "replaced");
     }
+  }
+}
+
+function isTablespace(word: string, words: Words): boolean {
+  return (word === "DISCARD" || word === "IMPORT") && ["TABLESPACE", "PARTITION"].includes(words.peek());
+}
+
+/** EXCHANGE PARTITION p WITH TABLE t, MariaDB's CONVERT PARTITION p TO TABLE t and CONVERT TABLE t TO PARTITION p. */
+function readMove(words: Words, found: Effects, name: TableName | null): void {
+  if (words.take("PARTITION")) {
+    found.note(name, "replaced");
+    skipTo(words, "TABLE");
+    found.add(words, "replaced");
+  } else if (words.take("TABLE")) {
+    found.add(words, "reset");
+    found.note(name, "replaced");
   }
 }
 
@@ -240,5 +250,5 @@ function readAlterRename(words: Words, found: Effects, name: TableName | null): 
   if (!words.take("TO") && !words.take("AS")) words.take("=");
   const target = words.tableName(name?.schema ?? found.schema);
   found.note(name, "reset");
-  found.note(target, "reset");
+  found.note(target, "replaced");
 }

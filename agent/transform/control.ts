@@ -123,11 +123,12 @@ export class ControlEvents implements ControlEncoder {
     });
   }
 
-  /** A table was truncated, dropped or rebuilt: what a consumer has of the entity is void. */
+  /** A table was truncated, dropped, made or replaced: what a consumer has of the entity is void. */
   reset(event: TableEvent, context: EncodeContext, plan: EntityPlan): OutboundEvent {
     const prefix = idPrefix(event);
     const id = idOf(controlTypes.reset, prefix, plan.table);
-    const sequence = sequenceOf(streamSequencePrefix(context.epoch, event.end), 0, 1);
+    // Before the first row of its own group: CREATE TABLE ... SELECT has them.
+    const sequence = sequenceOf(streamSequencePrefix(context.epoch, event.end), 0, 0);
     const payload = this.#envelopes.payload({
       id,
       type: controlTypes.reset,

@@ -4,7 +4,7 @@
  *     apply an event if its sequence is greater than the one stored for that id
  *
  * A deleted entity stays as a tombstone with its sequence, so that an older event that comes later
- * does not bring it back. A reset (the table was truncated, dropped or rebuilt) and a range (what a
+ * does not bring it back. A reset (the table was truncated, dropped, made or replaced) and a range (what a
  * snapshot or resync did not find) stay as floors: everything below them is deleted, also when it
  * comes later. So the state after any set of events is the same in whatever order and however often
  * they were delivered. Digests are compared with what is here (verifications.ts), and change nothing but

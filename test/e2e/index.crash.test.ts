@@ -45,22 +45,9 @@ async function indexComplete(stack: Stack): Promise<void> {
   );
 }
 
-/** The end of the server's binlog. */
-async function serverEnd(stack: Stack): Promise<string> {
-  const isMysql = stack.database.flavour === "mysql";
-  const [row] = await stack.database.query(isMysql ? "SHOW BINARY LOG STATUS" : "SHOW MASTER STATUS");
-  return `${String(row?.["File"])}:${String(row?.["Position"])}`;
-}
-
 /** Waits until the agent has taken everything, stops it, and compares what it has on disk. */
 async function assertIndexed(stack: Stack): Promise<void> {
-  const end = await serverEnd(stack);
-  await stack.agent.until(
-    "the agent has taken everything",
-    async () => (await stack.agent.command("status")).output.includes(end),
-    60_000,
-    500,
-  );
+  await stack.untilTaken();
   await stack.agent.stop();
   const expected = await childrenOfSource(stack);
   const index = await readIndex(stack.agent.stateDir);
@@ -83,7 +70,7 @@ async function changeUnread(stack: Stack): Promise<void> {
     "FLUSH BINARY LOGS",
   ])
     await stack.database.query(sql);
-  const [file = ""] = (await serverEnd(stack)).split(":");
+  const [file = ""] = (await stack.databaseEnd()).split(":");
   // The stopped agent's dump holds its file until the server has noticed.
   for (let files = 2; files > 1; files = (await stack.database.query("SHOW BINARY LOGS")).length) {
     await stack.database.query(`PURGE BINARY LOGS TO '${file}'`);

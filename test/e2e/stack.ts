@@ -293,6 +293,24 @@ export class Stack {
     );
   }
 
+  /** The end of the database's binlog, FILE:POSITION. */
+  async databaseEnd(): Promise<string> {
+    const isMysql = this.database.flavour === "mysql";
+    const [row] = await this.database.query(isMysql ? "SHOW BINARY LOG STATUS" : "SHOW MASTER STATUS");
+    return `${String(row?.["File"])}:${String(row?.["Position"])}`;
+  }
+
+  /** Waits until the agent has taken everything that the database has written by now. */
+  async untilTaken(timeoutMs = 60_000): Promise<void> {
+    const end = await this.databaseEnd();
+    await this.agent.until(
+      "the agent has taken everything",
+      async () => (await this.agent.command("status")).output.includes(end),
+      timeoutMs,
+      500,
+    );
+  }
+
   /** Waits until nothing is being read from tables, nor waits to be. */
   async untilRowsRead(timeoutMs = 120_000): Promise<void> {
     await this.agent.until(

@@ -118,7 +118,7 @@ for (const kind of serverKinds)
         "ALTER TABLE thing: 0 altered",
         "i 2:b",
         "TRUNCATE TABLE thing: 0 reset",
-        "RENAME TABLE other: 1 reset",
+        "RENAME TABLE other: 1 replaced",
         "DROP TABLE thing: 0 reset",
       ]);
       await followed.stop();

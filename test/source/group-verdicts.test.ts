@@ -174,7 +174,7 @@ describe("statements about tables", () => {
           : item.kind,
       ),
       [
-        [0, "reset", false],
+        [0, "replaced", false],
         [1, "reset", true],
       ],
     );

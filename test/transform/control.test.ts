@@ -37,6 +37,25 @@ test("a reset table is a barrier in its entity's queue, and goes to the control 
   assert.equal(data["sequence"], sequence);
 });
 
+test("a table that other rows stand in gives the same event", () => {
+  const [replaced, reset] = (["replaced", "reset"] as const).map((what) =>
+    makeTransform().encode(tableEvent(what), context).map(textOf),
+  );
+  assert.deepEqual(replaced, reset);
+});
+
+test("a reset comes before every row of its own group, which CREATE TABLE ... SELECT has", () => {
+  const transform = makeTransform();
+  const [reset] = transform.encode(tableEvent("reset"), context);
+  const rows = new Changes(transform).insert("sales_order", { entity_id: 1 }).list;
+  const [row] = transform.encode(partOf(rows), context);
+  assert.ok(reset !== undefined && row !== undefined);
+  const [before, after] = [readEvent(reset).sequence, readEvent(row).sequence];
+  const placeOf = (sequence: string) => sequence.split(".").slice(0, 3);
+  assert.deepEqual(placeOf(before), placeOf(after), "they are of one group");
+  assert.ok(before < after, `${before} < ${after}`);
+});
+
 test("an altered table gives no event", () => {
   assert.deepEqual(makeTransform().encode(tableEvent("altered"), context), []);
 });

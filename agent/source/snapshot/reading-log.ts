@@ -50,6 +50,17 @@ export class ReadingLog {
     this.#log.notice("the reading of rows waits", { table, reason });
   }
 
+  /** Rows that no row event told of can stand in the table now. */
+  replaced(table: string, statement: string, isReadAgain: boolean): void {
+    const about = { table, because: statement };
+    if (isReadAgain) this.#log.notice("other rows can stand in a table now; it is read again", about);
+    else
+      this.#log.error("other rows can stand in a table now, and nothing reads them", {
+        ...about,
+        hint: "What consumers have of it is void: resync its entity with --all.",
+      });
+  }
+
   #sayHowFar(about: Readonly<Record<string, string | number>>, status: SnapshotStatus | null): void {
     const nowMs = this.#clock.monotonicMs();
     if (status === null || nowMs - this.#saidAtMs < SAY_EVERY_MS) return;

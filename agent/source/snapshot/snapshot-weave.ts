@@ -16,10 +16,11 @@ import type {
   SnapshotJob,
   SnapshotProgress,
   SourceItem,
+  TableEvent,
 } from "../../change.ts";
 import type { AgentError } from "../../kernel/errors.ts";
 import type { Clock, Log } from "../../kernel/service.ts";
-import { completed, replaced, statusOf } from "../../snapshot-jobs.ts";
+import { awaitsAllRows, completed, replaced, restarted, statusOf } from "../../snapshot-jobs.ts";
 import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
 import type { SourceSettings } from "../settings.ts";
 import { translateError } from "../source-errors.ts";
@@ -51,6 +52,8 @@ export interface ReadingRules {
   readonly mayRead: () => string | null;
   /** Rows a second; null: as fast as the database answers quickly. */
   readonly rateMax: number | null;
+  /** What is to be read once a statement put rows into the table; without it nothing more. */
+  readonly afterReplacement?: (table: string, progress: SnapshotProgress | undefined) => SnapshotProgress;
   /** For tests: smaller chunks. */
   readonly rowsMax?: number;
   /** For a test that shows what the low mark is for: everything that was streamed is taken for visible. */
@@ -124,8 +127,8 @@ export class SnapshotWeave {
 
   /** What was taken from the stream, with what is to follow on it; null where there is nothing. */
   weave(items: readonly SourceItem[] | null, view: StreamView): readonly SourceItem[] | null {
-    if (this.#progress === undefined) return items;
     if (items !== null) this.#look(items);
+    if (this.#progress === undefined) return items;
     const chunk = this.#takeChunk(view);
     this.#begin(view);
     if (chunk !== null) return [...(items ?? []), chunk];
@@ -140,12 +143,20 @@ export class SnapshotWeave {
 
   #look(items: readonly SourceItem[]): void {
     this.#underWay?.window.add(items);
-    const [job] = this.#progress?.jobs ?? [];
-    if (job === undefined) return;
-    for (const item of items) {
-      // Its columns may be others now.
-      if (item.kind === "table" && this.#parts.tables[item.table]?.table === job.table) this.#table = null;
-    }
+    for (const item of items) if (item.kind === "table") this.#tableChanged(item);
+  }
+
+  /** What follows from it for what is read stands in the checkpoint of the batch that has the statement. */
+  #tableChanged({ table: index, what, statement }: TableEvent): void {
+    const table = this.#parts.tables[index]?.table ?? "";
+    // Its columns may be others now.
+    if (this.#progress?.jobs[0]?.table === table) this.#table = null;
+    if (what === "altered") return;
+    // What was read so far is of rows that are gone.
+    this.#progress = restarted(this.#progress, (job) => job.table === table);
+    if (what === "reset") return;
+    this.#progress = this.#parts.afterReplacement?.(table, this.#progress) ?? this.#progress;
+    this.#log.replaced(table, statement, awaitsAllRows(this.#progress, table));
   }
 
   /** Items whose checkpoint holds the progress: the last one's, as no other is kept by anyone. */
@@ -184,9 +195,11 @@ export class SnapshotWeave {
     return this.#given(chunk, read, checkpoint);
   }
 
-  #notRead({ job, failed, isMissing }: UnderWay): void {
-    if (failed !== null) this.#failed(job, failed);
-    else if (isMissing) {
+  #notRead({ job, window, failed, isMissing }: UnderWay): void {
+    // Behind a statement about the table it is looked at once more before the job ends for it.
+    const isFinal = !window.isAltered;
+    if (failed !== null) this.#failed(job, failed, isFinal);
+    else if (isMissing && isFinal) {
       this.#parts.log.notice("the shop has no such table; its rows are left out", { table: job.table });
       this.#progress = completed(this.#progress, job);
     } else this.#tooEarly();
@@ -265,11 +278,11 @@ export class SnapshotWeave {
     this.#pace.waitUntil(this.#parts.clock.monotonicMs() + LOOK_AGAIN_MS);
   }
 
-  #failed(job: SnapshotJob, error: AgentError): void {
+  #failed(job: SnapshotJob, error: AgentError, isFinal: boolean): void {
     const { clock, log } = this.#parts;
     void this.#closeReader();
     this.#table = null;
-    if (hopeless.has(error.code)) {
+    if (isFinal && hopeless.has(error.code)) {
       log.error("an entity's rows cannot be read, and are left out", {
         table: job.table,
         code: error.code,

@@ -35,6 +35,11 @@ export class Window {
     this.#key = followed.keyColumns;
   }
 
+  /** Whether a statement was about the table. */
+  get isAltered(): boolean {
+    return this.#isAltered;
+  }
+
   add(items: readonly SourceItem[]): void {
     for (const item of items) {
       if (item.kind === "table") {
