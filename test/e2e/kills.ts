@@ -47,7 +47,8 @@ export async function survivesKills(campaign: KillCampaign): Promise<void> {
     ending.abort();
     console.log(JSON.stringify(await load));
     await agent.start();
-    await stack.drain(120_000);
+    // A long campaign on a busy machine leaves hundreds of thousands of events.
+    await stack.drain(600_000);
     const proof = await stack.prove(random);
     console.log(`${scheduler.table()}\n${proof.events} deliveries of ${proof.distinct} events`);
     assert.ok(proof.distinct > 1000, "the load was too small to prove anything");
