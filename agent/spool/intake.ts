@@ -19,7 +19,7 @@ import type { Segments } from "./segments.ts";
  * A record holds one event, however large, or several within these limits. They bound what one
  * damaged byte costs, and what one event that waits keeps in memory.
  */
-const RUN_BYTES_MAX = 64 * 1024;
+const RUN_BYTES_MAX = 128 * 1024;
 const RUN_EVENTS_MAX = 256;
 /** A group that holds so much takes no further batch; the next one does. */
 const GROUP_BYTES_MAX = 8 * 1024 * 1024;

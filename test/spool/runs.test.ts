@@ -44,7 +44,7 @@ describe("records of several events", () => {
     const spool = await openSpool(dir);
     const small = Array.from({ length: 600 }, (_, n) => event(n, { payload: Buffer.alloc(10, "x") }));
     const large = Array.from({ length: 4 }, (_, n) =>
-      event(n, { queue: CUSTOMERS, payload: Buffer.alloc(40_000, "x") }),
+      event(n, { queue: CUSTOMERS, payload: Buffer.alloc(80_000, "x") }),
     );
     const huge = event(9, { queue: CUSTOMERS, payload: Buffer.alloc(300_000, "x") });
     await spool.append({ events: [...small, ...large, huge], checkpoint: checkpoint(1) });
