@@ -196,7 +196,7 @@ describe("the other commands", () => {
     const report = JSON.parse(run(["version", "--json"]).out);
     assert.equal(report.schema, "magento-edge-agent/version/1");
     assert.equal(report.node, process.versions.node);
-    assert.equal(report.stateFormat, 2);
+    assert.equal(report.stateFormat, 3);
     assert.match(run(["--version"]).out, /^magento-edge-agent /);
   });
 
