@@ -120,6 +120,8 @@ export interface TableEvent {
   readonly table: number;
   /** reset: its rows are gone; replaced: they are, and others can stand there; altered: its columns changed. */
   readonly what: "reset" | "replaced" | "altered";
+  /** altered: a followed column is named; "twice": so that how the columns are afterwards says nothing of the values. */
+  readonly redefines?: "once" | "twice";
   /** First words of the statement, never its literals. */
   readonly statement: string;
   readonly end: Position;
@@ -144,7 +146,6 @@ export interface Progress {
 export interface SnapshotChunk {
   readonly kind: "chunk";
   readonly table: number;
-  /** What it belongs to; `begun` is set. */
   readonly job: BegunJob;
   readonly isFirst: boolean;
   /** Nothing is left to read after it. */
@@ -196,7 +197,6 @@ export interface KeyRange {
 export interface SnapshotJob {
   /** Its number among all of this state, from 1; a part of its events' sequence. */
   readonly generation: number;
-  /** Without prefix. */
   readonly table: string;
   readonly reason: SnapshotReason;
   readonly scope: SnapshotScope;
@@ -204,6 +204,8 @@ export interface SnapshotJob {
   readonly purpose?: SnapshotPurpose;
   /** Where its events go instead of the entity's topic. */
   readonly topic: string | null;
+  /** It only looks whether the table's columns still have this shape, behind an ALTER TABLE; "": none is known. */
+  readonly unlessShape?: string;
   readonly begun: SnapshotBeginning | null;
   /** Primary key of the last row that was read, each part as its bytes in base64. */
   readonly after: readonly string[] | null;
@@ -221,7 +223,6 @@ export interface SnapshotBeginning {
   readonly epoch: number;
   readonly position: Position;
   readonly atMs: number;
-  /** The server's own estimate. */
   readonly rowsEstimated: number;
 }
 
@@ -240,7 +241,7 @@ export interface SnapshotProgress {
 }
 
 /** A job to add; its generation is given by `withJobs`. */
-export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "purpose" | "topic">;
+export type WantedJob = Pick<SnapshotJob, "table" | "reason" | "scope" | "purpose" | "topic" | "unlessShape">;
 
 // ---------------------------------------------------------------------------------------------
 // Checkpoint

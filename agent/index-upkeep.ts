@@ -261,8 +261,8 @@ function isAhead(one: Checkpoint, other: Checkpoint): boolean {
   return one.file !== "" && other.file !== "" && binlogFileNumber(one.file) > binlogFileNumber(other.file);
 }
 
-function scansAll({ scope, purpose }: WantedJob): boolean {
-  return scope.kind === "all" && purpose !== "digests";
+function scansAll({ scope, purpose, unlessShape }: WantedJob): boolean {
+  return scope.kind === "all" && purpose !== "digests" && unlessShape === undefined;
 }
 
 /** The states of all relations from a place on that does not follow the last one: no child is sure. */

@@ -121,8 +121,8 @@ function lostOf(
 }
 
 /** Whether it reads all rows of its table for everybody who follows the entity. */
-export function readsAllRows({ scope, purpose = "rows", topic }: WantedJob): boolean {
-  return scope.kind === "all" && purpose === "rows" && topic === null;
+export function readsAllRows({ scope, purpose = "rows", topic, unlessShape }: WantedJob): boolean {
+  return scope.kind === "all" && purpose === "rows" && topic === null && unlessShape === undefined;
 }
 
 /** Whether a job that waits will make up for all that the table may lack. */

@@ -31,7 +31,8 @@ import {
   type ServerPosition,
 } from "./server-facts.ts";
 import { watchSilence } from "./silent-stream.ts";
-import { SnapshotWeave, type StreamView } from "./snapshot/snapshot-weave.ts";
+import { SnapshotWeave } from "./snapshot/snapshot-weave.ts";
+import type { StreamView } from "./snapshot/weave-parts.ts";
 import { asLoss, askAboutLoss } from "./loss-inquiry.ts";
 import { translateError } from "./source-errors.ts";
 import {

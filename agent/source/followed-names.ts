@@ -5,9 +5,19 @@ export class FollowedNames {
   readonly #database: string;
   readonly #memoryTables: ReadonlySet<string>;
   readonly #indices = new Map<string, number>();
+  readonly #columns: readonly ReadonlySet<string>[];
 
-  /** `memoryTables`: names of the shop's tables that lose their rows when the server restarts. */
-  constructor(database: string, fullNames: readonly string[], memoryTables: ReadonlySet<string> = new Set()) {
+  /**
+   * `memoryTables`: names of the shop's tables that lose their rows when the server restarts; `columns`:
+   * the followed ones of each table.
+   */
+  constructor(
+    database: string,
+    fullNames: readonly string[],
+    memoryTables: ReadonlySet<string> = new Set(),
+    columns: readonly (readonly string[])[] = [],
+  ) {
+    this.#columns = columns.map((names) => new Set(names.map((name) => name.toLowerCase())));
     this.#database = database.toLowerCase();
     this.#memoryTables = memoryTables;
     for (const [index, name] of fullNames.entries()) this.#indices.set(name.toLowerCase(), index);
@@ -21,6 +31,11 @@ export class FollowedNames {
   find(name: TableName | null): number {
     if (name === null || !this.isShop(name.schema)) return -1;
     return this.#indices.get(name.table.toLowerCase()) ?? -1;
+  }
+
+  /** Whether the followed table follows a column of this name. */
+  hasColumn(table: number, name: string): boolean {
+    return this.#columns[table]?.has(name.toLowerCase()) ?? false;
   }
 
   /** Whether it is a table in memory that nobody follows, by its exact name: a view of another case is not. */

@@ -345,11 +345,12 @@ export class GroupAssembler {
     const effects = this.#statements.flatMap(({ effects: some, text }) =>
       some.map((effect) => ({ ...effect, text })),
     );
-    for (const [index, { table, what, text }] of effects.entries()) {
+    for (const [index, { table, what, redefines, text }] of effects.entries()) {
       this.#options.sink.tableEvent({
         kind: "table",
         table,
         what,
+        ...(redefines === undefined ? {} : { redefines }),
         statement: text,
         end: facts.end,
         gtid: this.#gtid.text(),

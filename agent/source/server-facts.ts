@@ -105,7 +105,8 @@ export async function readColumns(
   table: string,
 ): Promise<SchemaColumn[] | null> {
   const rows = await control.query(
-    `SELECT COLUMN_NAME AS name, COLUMN_TYPE AS column_type, CHARACTER_SET_NAME AS charset, COLLATION_NAME AS collation
+    `SELECT COLUMN_NAME AS name, COLUMN_TYPE AS column_type, CHARACTER_SET_NAME AS charset, COLLATION_NAME AS collation,
+       IS_NULLABLE AS nullable, GENERATION_EXPRESSION AS generated_as
      FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = ? AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION`,
     [database, table],
   );
@@ -115,6 +116,8 @@ export async function readColumns(
     columnType: textOf(row, "column_type"),
     charset: nullableText(row, "charset"),
     collation: nullableText(row, "collation"),
+    isNullable: textOf(row, "nullable") === "YES",
+    generatedAs: textOf(row, "generated_as"),
   }));
 }
 

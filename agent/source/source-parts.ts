@@ -4,7 +4,7 @@ import type { Clock, Log } from "../kernel/service.ts";
 import type { SourceObserver } from "../ports.ts";
 import { partLimits } from "./group-rows.ts";
 import type { SourceSettings } from "./settings.ts";
-import type { ReadingRules } from "./snapshot/snapshot-weave.ts";
+import type { ReadingRules } from "./snapshot/weave-parts.ts";
 import type { StreamLimits } from "./stream-parts.ts";
 
 export interface BinlogSourceParts {

@@ -5,6 +5,7 @@
  */
 import type { TableEvent } from "../change.ts";
 import type { QueryEvent } from "./binlog-event.ts";
+import { redefinition } from "./alter-columns.ts";
 import type { FollowedNames } from "./followed-names.ts";
 import { callsRoutine, readChange, type TextChange } from "./statement-change.ts";
 import { type TableName, type Token, tokenize, Words } from "./statement-words.ts";
@@ -13,6 +14,7 @@ export interface TableEffect {
   /** Index into the followed tables. */
   readonly table: number;
   readonly what: TableEvent["what"];
+  readonly redefines?: TableEvent["redefines"];
 }
 
 export type Statement =
@@ -107,6 +109,7 @@ function readTables(query: QueryEvent, names: FollowedNames): Statement {
 /** Collects what a statement does: of what concerns rows the last thing counts, and it outweighs an alteration. */
 class Effects {
   readonly effects = new Map<number, TableEffect["what"]>();
+  readonly redefined = new Map<number, TableEvent["redefines"]>();
   readonly names: FollowedNames;
   readonly schema: string;
   #tables: string[] = [];
@@ -135,7 +138,10 @@ class Effects {
   }
 
   statement(verb: string): Statement {
-    const effects = [...this.effects].map(([table, what]) => ({ table, what }));
+    const effects = [...this.effects].map(([table, what]): TableEffect => {
+      const redefines = this.redefined.get(table);
+      return what !== "altered" || redefines === undefined ? { table, what } : { table, what, redefines };
+    });
     const object = this.#tables.length === 0 ? "DATABASE" : `TABLE ${[...new Set(this.#tables)].join(", ")}`;
     return { kind: "tables", effects, text: `${verb} ${object}`.slice(0, 200) };
   }
@@ -202,6 +208,9 @@ function readAlter(words: Words, found: Effects): void {
   words.take("IF", "EXISTS");
   const name = words.tableName(found.schema);
   found.note(name, drops ? "replaced" : "altered");
+  const table = found.names.find(name);
+  const isFollowed = (column: string): boolean => found.names.hasColumn(table, column);
+  if (table >= 0) found.redefined.set(table, redefinition(words.rest(), isFollowed));
   readAlterClauses(words, found, name);
 }
 

@@ -135,7 +135,12 @@ export class Stream {
     this.#readingColumns = false;
     const reader = new BinlogReader({
       flavour,
-      names: new FollowedNames(this.#parts.database, this.#fullNames, memoryTables),
+      names: new FollowedNames(
+        this.#parts.database,
+        this.#fullNames,
+        memoryTables,
+        this.#parts.tables.map(({ columns }) => columns),
+      ),
       shapes: this.#shapes,
       limits: this.#parts.limits.parts,
       from,

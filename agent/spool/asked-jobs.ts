@@ -39,7 +39,7 @@ function bounded(jobs: readonly SnapshotJob[]): readonly SnapshotJob[] {
   if (jobs.length <= ASKED_MAX) return jobs;
   const whole = new Map<string, SnapshotJob>();
   for (const job of jobs) {
-    const name = JSON.stringify([job.table, job.purpose ?? "rows", job.topic]);
+    const name = JSON.stringify([job.table, job.purpose ?? "rows", job.topic, job.unlessShape !== undefined]);
     whole.delete(name);
     whole.set(name, { ...job, scope: { kind: "all" } });
   }

@@ -3,6 +3,8 @@ import assert from "node:assert/strict";
 import { chownSync, copyFileSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
+import { Random, runSeed } from "../oracle/random.ts";
 import { serverKinds, usualKind } from "../servers/matrix.ts";
 import { numbersSql } from "../servers/numbers.ts";
 import { ConsumerProcess } from "./consumer-process.ts";
@@ -134,6 +136,77 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
     }
   });
 
+const readings = (stack: Stack): number =>
+  stack.agent
+    .log()
+    .split("\n")
+    .filter((line) => line.includes("rows are being read") && line.includes("table=sales_order ")).length;
+
+async function untilLookedAt(stack: Stack): Promise<void> {
+  await stack.untilTaken();
+  await stack.untilRowsRead();
+}
+
+for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || name === "MySQL 9.7"))
+  test(`a table is read again behind an ALTER TABLE that changes values, and behind no other, on ${kind.name}`, async () => {
+    const random = new Random(runSeed());
+    const stack = await Stack.start({ kind, settings: { SNAPSHOT_MODE: "initial" } });
+    let consumer: ConsumerProcess | null = null;
+    try {
+      await run(stack, [
+        "SET SESSION sql_mode = ''",
+        rowsOf(1, 99, "sales_order"),
+        "UPDATE sales_order SET grand_total = entity_id + 0.75, subtotal = 1.25, status = 'processing', state = IF(entity_id % 2, CONCAT('x', CHAR(0xC582 USING utf8mb4)), NULL)",
+      ]);
+      await stack.agent.start();
+      consumer = await ConsumerProcess.start(stack.broker.redis);
+      await stack.untilReading();
+      await stack.untilRowsRead();
+      assert.equal(readings(stack), 1);
+
+      const [column] = await stack.database.query(
+        "SELECT COLUMN_TYPE AS type FROM information_schema.COLUMNS WHERE TABLE_NAME = 'sales_order' AND COLUMN_NAME = 'grand_total'",
+      );
+      for (const clauses of [
+        "ADD INDEX by_status (status)",
+        "COMMENT = 'orders'",
+        "ADD COLUMN note INT NOT NULL DEFAULT 7",
+        `MODIFY grand_total ${String(column?.["type"])} COMMENT 'the same'`,
+        "DROP COLUMN note, DROP INDEX by_status",
+      ]) {
+        await stack.database.query(`ALTER TABLE sales_order ${clauses}`);
+        await untilLookedAt(stack);
+      }
+      await run(stack, ["ALTER TABLE sales_order ADD c INT", "ALTER TABLE sales_order ADD INDEX c (c)"]);
+      await untilLookedAt(stack);
+      assert.equal(readings(stack), 1, "nothing of it changed a value");
+
+      const rounds = [
+        ["MODIFY grand_total DECIMAL(12,0), MODIFY status VARCHAR(3)"],
+        // The columns end as they were.
+        ["MODIFY subtotal DECIMAL(12,0)", `MODIFY subtotal ${String(column?.["type"])}`],
+        ["DROP COLUMN status, ADD COLUMN status VARCHAR(3) DEFAULT 'new'"],
+        // What stands there is not in that character set, and what was NULL is a value.
+        ["CONVERT TO CHARACTER SET latin1", "MODIFY state VARCHAR(32) CHARACTER SET latin1 NOT NULL"],
+      ];
+      for (const [index, round] of rounds.entries()) {
+        for (const clauses of round) await stack.database.query(`ALTER TABLE sales_order ${clauses}`);
+        await stack.database.query(`UPDATE sales_order SET subtotal = 3 WHERE entity_id = ${index + 5}`);
+        if (index % 2 === 0) {
+          await sleep(random.int(0, 60));
+          await stack.agent.kill();
+          await stack.agent.start();
+        }
+        await untilLookedAt(stack);
+        await stack.assertEqual(consumer);
+      }
+      assert.ok(readings(stack) > rounds.length, stack.agent.log());
+    } finally {
+      await consumer?.stop();
+      await stack.stop();
+    }
+  });
+
 test("with SNAPSHOT_MODE=never it is told, and status --cutover names the table until it was read", async () => {
   const stack = await Stack.start({ kind: usualKind });
   let consumer: ConsumerProcess | null = null;
@@ -141,8 +214,16 @@ test("with SNAPSHOT_MODE=never it is told, and status --cutover names the table 
     await stack.agent.start();
     consumer = await ConsumerProcess.start(stack.broker.redis);
     await stack.untilReading();
+    await run(stack, [rowsOf(1, 50, "sales_order"), "ALTER TABLE sales_order ADD INDEX by_status (status)"]);
+    const isLogged = (words: string) => async () => stack.agent.log().includes(words);
+    await stack.agent.until("it is warned", isLogged("how its columns were before is not known"), 30_000);
+    const unharmed = await stack.agent.command("status", "--cutover");
+    assert.doesNotMatch(unharmed.output, /not all were read: sales_order;/);
+    await stack.database.query("ALTER TABLE sales_order MODIFY grand_total DECIMAL(12,0)");
+    await stack.agent.until("it is told", isLogged("since it was altered, and nothing reads them"), 30_000);
+    const harmed = await stack.agent.command("status", "--cutover");
+    assert.match(harmed.output, /not all were read: sales_order;/);
     await run(stack, [
-      rowsOf(1, 50, "sales_order"),
       "CREATE TABLE copy LIKE sales_order",
       rowsOf(20, 70, "sales_order", "copy"),
       "RENAME TABLE sales_order TO old_orders, copy TO sales_order",

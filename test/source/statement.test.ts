@@ -7,6 +7,7 @@ const names = new FollowedNames(
   "magento_db",
   ["m2_sales_order", "m2_customer_entity"],
   new Set(["m2_price_tmp", "m2_sales_order"]),
+  [["entity_id", "status", "State"], ["email"]],
 );
 
 function read(text: string, schema = "magento_db", plainBackslash = false): Statement {
@@ -101,6 +102,34 @@ test("resolves names without schema in the statement's default schema", () => {
   assert.equal(effects("TRUNCATE m2_sales_order", "other"), "other");
   assert.equal(effects("TRUNCATE magento_db.m2_sales_order", "other"), "0 reset");
 });
+
+const redefinitions: readonly (readonly [clauses: string, redefines: string | undefined])[] = [
+  ["ADD COLUMN c int DEFAULT 1 COMMENT 'status', ADD INDEX by_status (status, state)", undefined],
+  ["COMMENT = 'status', ENGINE = InnoDB, ADD UNIQUE KEY (`status`), DROP INDEX x", undefined],
+  ["ADD FOREIGN KEY (state) REFERENCES x (status) ON DELETE CASCADE", undefined],
+  ["MODIFY email varchar(3)", undefined],
+  ["MODIFY c int AFTER status", undefined],
+  ["MODIFY COLUMN `STATUS` varchar(3)", "once"],
+  ["CHANGE COLUMN status status varchar(3) AFTER state", "once"],
+  ["ADD c int, ALTER COLUMN state SET DEFAULT 'x', DROP d", "once"],
+  ["ADD COLUMN (c decimal(12,0), state int)", "once"],
+  ["CONVERT TO CHARACTER SET latin1", "once"],
+  ["MODIFY status varchar(3), CONVERT TO CHARACTER SET latin1, MODIFY state varchar(4)", "once"],
+  ["DROP status, ADD COLUMN IF NOT EXISTS (c decimal(12,0), `status` int)", "twice"],
+  ["CHANGE status state int, CHANGE state status int", "twice"],
+  ["RENAME COLUMN status TO x, RENAME COLUMN state TO status, MODIFY entity_id bigint", "twice"],
+];
+
+for (const [clauses, expected] of redefinitions) {
+  test(`ALTER TABLE ... ${clauses} names followed columns: ${expected ?? "none"}`, () => {
+    const statement = read(`ALTER TABLE m2_sales_order ${clauses}`);
+    assert.ok(statement.kind === "tables");
+    assert.deepEqual(
+      statement.effects.map(({ what, redefines }) => [what, redefines]),
+      [["altered", expected]],
+    );
+  });
+}
 
 test("does not take a backslash for an escape under NO_BACKSLASH_ESCAPES", () => {
   const text = "ALTER TABLE x ADD c varchar(3) DEFAULT '\\', RENAME TO m2_sales_order";

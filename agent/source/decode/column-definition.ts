@@ -13,6 +13,9 @@ export interface SchemaColumn {
   readonly columnType: string;
   readonly charset: string | null;
   readonly collation: string | null;
+  /** Whether it may be NULL, and of a generated column its expression: what else decides about its values. */
+  readonly isNullable?: boolean;
+  readonly generatedAs?: string;
 }
 
 export interface ColumnDefinition {

@@ -99,6 +99,13 @@ export class ChunkReader implements AsyncDisposable {
     this.#notes = parts.notes;
   }
 
+  /** Whether everything up to `place` is visible: MySQL's binlog has an ALTER TABLE before its dictionary does. */
+  async shows(place: DeliveredPlace): Promise<boolean> {
+    const mark = await this.#marks.ask(place);
+    await this.#marks.end();
+    return mark !== null;
+  }
+
   /** Null where the shop has no such table. Throws what `readTable` throws. */
   async open(job: SnapshotJob, followed: FollowedTable): Promise<OpenTable | null> {
     const reading = await readTable(this.#control, this.#settings, readOf(job, followed), job.scope);

@@ -61,6 +61,35 @@ export class ReadingLog {
       });
   }
 
+  /** An ALTER TABLE changed values, as far as can be told; `statement` null: it cannot be. */
+  altered(table: string, statement: string | null, isReadAgain: boolean): void {
+    const about = { table, ...(statement === null ? {} : { because: statement }) };
+    const hint = "Resync its entity with --all.";
+    if (isReadAgain) this.#log.notice("the table was altered; it is read again", about);
+    else if (statement === null)
+      this.#log.warn("the table was altered, and how its columns were before is not known", {
+        ...about,
+        hint,
+      });
+    else
+      this.#log.error("the values of a table can be others since it was altered, and nothing reads them", {
+        ...about,
+        hint,
+      });
+  }
+
+  unaltered(table: string): void {
+    this.#log.info("the table was altered, but for its followed columns; its rows are not read again", {
+      table,
+    });
+  }
+
+  beginsAgain(table: string): void {
+    this.#log.notice("the table has other columns than at the begin of its reading; it begins again", {
+      table,
+    });
+  }
+
   #sayHowFar(about: Readonly<Record<string, string | number>>, status: SnapshotStatus | null): void {
     const nowMs = this.#clock.monotonicMs();
     if (status === null || nowMs - this.#saidAtMs < SAY_EVERY_MS) return;

@@ -11,7 +11,7 @@ import type {
   BegunJob,
   Checkpoint,
   FollowedTable,
-  Position,
+  Progress,
   SnapshotChunk,
   SnapshotJob,
   SnapshotProgress,
@@ -19,72 +19,27 @@ import type {
   TableEvent,
 } from "../../change.ts";
 import type { AgentError } from "../../kernel/errors.ts";
-import type { Clock, Log } from "../../kernel/service.ts";
-import { awaitsAllRows, completed, replaced, restarted, statusOf } from "../../snapshot-jobs.ts";
-import type { SnapshotStatus, SourceObserver } from "../../ports.ts";
-import type { SourceSettings } from "../settings.ts";
+import {
+  awaitsAllRows,
+  completed,
+  fromTheStart,
+  readsAllRows,
+  replaced,
+  restarted,
+  statusOf,
+} from "../../snapshot-jobs.ts";
+import type { SnapshotStatus } from "../../ports.ts";
 import { translateError } from "../source-errors.ts";
 import { comparePositions } from "../stream-position.ts";
+import { afterAlter, withoutLooks, withShape } from "./alterations.ts";
 import { ChunkReader, type OpenTable, type ReadChunk } from "./chunk-reader.ts";
 import { rangeRule } from "./key-range.ts";
 import { CHUNK_ROWS_MAX, Pace } from "./pace.ts";
 import { ReadingLog } from "./reading-log.ts";
-import { isReshaping, shapeOf } from "./shape.ts";
+import { isComparable, isReshaping, shapeOf } from "./shape.ts";
 import { SnapshotRate } from "./snapshot-rate.ts";
+import type { StreamView, UnderWay, WeaveParts } from "./weave-parts.ts";
 import { type Flaw, Window } from "./window.ts";
-
-/** The stream as the weave sees it. */
-export interface StreamView {
-  /** A number of its connection; null while there is none. */
-  connection(): number | null;
-  /** Everything up to here was taken; null inside a transaction, or while nothing is known. */
-  delivered(): Position | null;
-  deliveredCheckpoint(): Checkpoint | null;
-  /** Whether a transaction that was read ends there. */
-  endsAt(position: Position): boolean;
-  /** Makes whoever waits for the stream look again. */
-  wakeUp(): void;
-}
-
-/** When rows may be read, and how many. */
-export interface ReadingRules {
-  /** Why no rows may be read now; null where they may. */
-  readonly mayRead: () => string | null;
-  /** Rows a second; null: as fast as the database answers quickly. */
-  readonly rateMax: number | null;
-  /** What is to be read once a statement put rows into the table; without it nothing more. */
-  readonly afterReplacement?: (table: string, progress: SnapshotProgress | undefined) => SnapshotProgress;
-  /** For tests: smaller chunks. */
-  readonly rowsMax?: number;
-  /** For a test that shows what the low mark is for: everything that was streamed is taken for visible. */
-  readonly naiveLowMark?: boolean;
-}
-
-export interface WeaveParts extends ReadingRules {
-  readonly settings: SourceSettings;
-  readonly tables: readonly FollowedTable[];
-  readonly observer: Pick<SourceObserver, "oddity">;
-  readonly clock: Clock;
-  readonly log: Log;
-}
-
-/** A chunk under way, from before its SELECT until it was given or thrown away. */
-interface UnderWay {
-  readonly job: SnapshotJob;
-  readonly window: Window;
-  readonly connection: number;
-  readonly place: Checkpoint;
-  /** Fingerprint of the columns that are read. */
-  shape: string;
-  /** Tables (indices) whose deletes reach into this one. */
-  parents: ReadonlySet<number>;
-  read: ReadChunk | null;
-  failed: AgentError | null;
-  /** The shop has no such table. */
-  isMissing: boolean;
-  /** The server does not show everything up to `place` yet, or the stream is behind. */
-  tooEarly: boolean;
-}
 
 const LOOK_AGAIN_MS = 20;
 const BLOCKED_MS = 500;
@@ -147,16 +102,27 @@ export class SnapshotWeave {
   }
 
   /** What follows from it for what is read stands in the checkpoint of the batch that has the statement. */
-  #tableChanged({ table: index, what, statement }: TableEvent): void {
+  #tableChanged({ table: index, what, redefines, statement }: TableEvent): void {
     const table = this.#parts.tables[index]?.table ?? "";
     // Its columns may be others now.
     if (this.#progress?.jobs[0]?.table === table) this.#table = null;
-    if (what === "altered") return;
+    if (what === "altered") {
+      if (this.#parts.afterReplacement === undefined) return;
+      const after = afterAlter(this.#progress, table, redefines);
+      if (after !== "read") this.#progress = after;
+      else this.#log.altered(table, statement, this.#readAnew(table));
+      return;
+    }
+    if (what === "replaced") this.#log.replaced(table, statement, this.#readAnew(table));
     // What was read so far is of rows that are gone.
-    this.#progress = restarted(this.#progress, (job) => job.table === table);
-    if (what === "reset") return;
-    this.#progress = this.#parts.afterReplacement?.(table, this.#progress) ?? this.#progress;
-    this.#log.replaced(table, statement, awaitsAllRows(this.#progress, table));
+    else this.#progress = restarted(this.#progress, (job) => job.table === table);
+  }
+
+  /** Whether the table is read as a whole now: not with SNAPSHOT_MODE=never. */
+  #readAnew(table: string): boolean {
+    const before = restarted(withoutLooks(this.#progress, table), (job) => job.table === table);
+    this.#progress = this.#parts.afterReplacement?.(table, before) ?? before;
+    return awaitsAllRows(this.#progress, table);
   }
 
   /** Items whose checkpoint holds the progress: the last one's, as no other is kept by anyone. */
@@ -167,7 +133,8 @@ export class SnapshotWeave {
     return [...items.slice(0, -1), { ...last, checkpoint: { ...last.checkpoint, snapshot } }];
   }
 
-  #takeChunk(view: StreamView): SnapshotChunk | null {
+  /** A chunk, or that there is none behind a look. */
+  #takeChunk(view: StreamView): SnapshotChunk | Progress | null {
     const chunk = this.#underWay;
     if (chunk === null) return null;
     if (chunk.connection !== view.connection()) {
@@ -192,7 +159,35 @@ export class SnapshotWeave {
       this.#waste(chunk.job, flaw);
       return null;
     }
+    if (chunk.job.unlessShape !== undefined) return this.#looked(chunk, chunk.job.unlessShape, checkpoint);
+    if (this.#isOfOldShape(chunk)) return null;
     return this.#given(chunk, read, checkpoint);
+  }
+
+  /** Behind an ALTER TABLE: whether there is more to read than what the chunk says of the columns. */
+  #looked({ job: { table }, shape }: UnderWay, unlessShape: string, checkpoint: Checkpoint): Progress {
+    this.#table = null;
+    this.#progress = replaced(this.#progress, null);
+    if (unlessShape === shape) this.#log.unaltered(table);
+    else {
+      const before = this.#progress;
+      const isRead = this.#readAnew(table);
+      const isKnown = isComparable(unlessShape, shape);
+      this.#log.altered(table, isKnown ? "ALTER TABLE" : null, isRead);
+      if (!isRead && !isKnown) this.#progress = withShape(before, table, shape);
+    }
+    // A stream that is silent would leave it on disk as not done.
+    return { kind: "progress", commitTimeMs: null, checkpoint: this.#withProgress(checkpoint) };
+  }
+
+  /** Whether the rows before it were read in another shape: then they are read again, too. */
+  #isOfOldShape({ job, shape }: UnderWay): boolean {
+    const isRows = (job.purpose ?? "rows") === "rows";
+    const before = this.#progress?.shapes?.[job.table];
+    if (job.begun === null || !isRows || !isReshaping(before, shape)) return false;
+    this.#progress = replaced(this.#progress, fromTheStart(job));
+    this.#log.beginsAgain(job.table);
+    return true;
   }
 
   #notRead({ job, window, failed, isMissing }: UnderWay): void {
@@ -222,6 +217,7 @@ export class SnapshotWeave {
     const done = { ...begunJob, after: read.after ?? job.after, rows: job.rows + rows.length };
     const isReshaped = (job.purpose ?? "rows") === "rows" && this.#noteShape(job.table, chunk.shape);
     this.#progress = read.isLast ? completed(this.#progress, job) : replaced(this.#progress, done);
+    if (job.begun === null && readsAllRows(job)) this.#progress = withoutLooks(this.#progress, job.table);
     this.#rate.add(read.rows.length);
     this.#pace.read(
       { rows: read.rows.length, bytes: read.bytes, selectMs: read.selectMs },
@@ -245,8 +241,12 @@ export class SnapshotWeave {
       serverId: checkpoint.serverId,
       readAtMs: read.readAtMs,
       commitTimeMs: null,
-      checkpoint: { ...checkpoint, ...(this.#progress === undefined ? {} : { snapshot: this.#progress }) },
+      checkpoint: this.#withProgress(checkpoint),
     };
+  }
+
+  #withProgress(checkpoint: Checkpoint): Checkpoint {
+    return this.#progress === undefined ? checkpoint : { ...checkpoint, snapshot: this.#progress };
   }
 
   get #jobsLeft(): number {
@@ -255,10 +255,9 @@ export class SnapshotWeave {
 
   /** Whether the table had other columns when it was last read. */
   #noteShape(table: string, shape: string): boolean {
-    const shapes = this.#progress?.shapes ?? {};
-    const before = shapes[table];
-    if (before === shape || this.#progress === undefined) return false;
-    this.#progress = { ...this.#progress, shapes: { ...shapes, [table]: shape } };
+    const before = this.#progress?.shapes?.[table];
+    if (before === shape) return false;
+    this.#progress = withShape(this.#progress, table, shape);
     if (!isReshaping(before, shape)) return false;
     this.#parts.log.notice("the table has other columns than when its rows were last read", { table });
     return true;
@@ -358,16 +357,17 @@ export class SnapshotWeave {
         notes,
         naiveLowMark: this.#parts.naiveLowMark ?? false,
       }));
+      chunk.tooEarly = this.#table === null && !(await reader.shows(place));
+      if (chunk.tooEarly) return;
       const table = (this.#table ??= await reader.open(job, followed));
-      if (table === null) {
-        chunk.isMissing = true;
-        return;
-      }
+      chunk.isMissing = table === null;
+      if (table === null) return;
       const isParent = (index: number): boolean =>
         table.parents.has(`${settings.tablePrefix}${tables[index]?.table ?? ""}`);
       chunk.shape = shapeOf(followed, table);
       chunk.parents = new Set([...tables.keys()].filter(isParent));
-      const read = await reader.read(table, job.after, this.#pace.limit, place);
+      const limit = job.unlessShape === undefined ? this.#pace.limit : 1;
+      const read = await reader.read(table, job.after, limit, place);
       if (read === null) chunk.tooEarly = true;
       else {
         chunk.read = read;

@@ -21,6 +21,8 @@ export interface TableReading {
   readonly packers: readonly (ValuePacker | null)[];
   /** What names and types the columns had: another text is another shape. */
   readonly shape: string;
+  /** The same of all that decides about their values. */
+  readonly definitions: string;
   readonly isIntegerKey: boolean;
   /** Rows behind `after`, at most `limit`. */
   select(limit: number, after: readonly string[] | null): string;
@@ -147,15 +149,23 @@ function compile({ settings, table, followed, scope, byName, order }: Parts): Ta
     const where = conditions.length === 0 ? "" : ` WHERE ${conditions.join(" AND ")}`;
     return `${from}${where} ORDER BY ${order.map(({ name }) => quoteName(name)).join(", ")} LIMIT ${limit}`;
   };
+  const followedColumns = followed.columns.map((name) => byName.get(name.toLowerCase()));
   return {
     order,
     packers,
-    shape: JSON.stringify(followed.columns.map((name) => byName.get(name.toLowerCase())?.columnType ?? null)),
+    shape: JSON.stringify(followedColumns.map((column) => column?.columnType ?? null)),
+    definitions: JSON.stringify(followedColumns.map(definitionOf)),
     isIntegerKey: isIntegerKey(keyColumns),
     select: (limit, after) => `SELECT ${expressions.join(", ")} ${rest(limit, after)}`,
     selectSizes: (limit, after) =>
       large.length === 0 ? null : `SELECT ${large.join(" + ")} AS bytes ${rest(limit, after)}`,
   };
+}
+
+function definitionOf(column: SchemaColumn | undefined): unknown {
+  if (column === undefined) return null;
+  const { columnType, charset, isNullable, generatedAs } = column;
+  return [columnType, charset, isNullable, generatedAs];
 }
 
 /** (a > 1) OR (a = 1 AND b > 2): what follows a key in the order of the index. */

@@ -88,7 +88,7 @@ for (const kind of serverKinds.filter(({ hasGtids }) => hasGtids))
       );
     });
 
-    test("lets a table be altered meanwhile, says so, and reads on", async () => {
+    test("lets a table be altered meanwhile, says so, and begins again with it", async () => {
       const followed = follow({
         snapshots: { wanted: (at) => (at === null ? wanted : []), rateMax: 500, rowsMax: 20 },
       });

@@ -5,9 +5,10 @@ import type { SnapshotJob, SnapshotProgress, SourceItem, TableEvent } from "../.
 import { systemClock } from "../../../agent/kernel/service.ts";
 import type { AppendBatch } from "../../../agent/ports.ts";
 import { readAnew } from "../../../agent/reading-anew.ts";
-import { withJobs } from "../../../agent/snapshot-jobs.ts";
+import { awaitsAllRows, withJobs } from "../../../agent/snapshot-jobs.ts";
 import { wholeTable } from "../../../agent/snapshots.ts";
-import { SnapshotWeave, type StreamView } from "../../../agent/source/snapshot/snapshot-weave.ts";
+import { SnapshotWeave } from "../../../agent/source/snapshot/snapshot-weave.ts";
+import type { StreamView } from "../../../agent/source/snapshot/weave-parts.ts";
 import { LinesLog } from "../../observe/facts.ts";
 import { makeTransform, partOf, readEvent } from "../../transform/parts.ts";
 
@@ -52,13 +53,14 @@ function weaveFrom(progress: SnapshotProgress | undefined, snapshotMode: "initia
   };
 }
 
-function statement(what: TableEvent["what"]): TableEvent {
+function statement(what: TableEvent["what"], redefines?: TableEvent["redefines"]): TableEvent {
   const { end, gtid, serverId, commitTimeMs, checkpoint } = partOf([]);
   const table = tables.findIndex((one) => one.table === "sales_order");
   return {
     kind: "table",
     table,
     what,
+    ...(redefines === undefined ? {} : { redefines }),
     statement: "RENAME TABLE sales_order",
     end,
     gtid,
@@ -127,9 +129,49 @@ describe("a statement about the table that is being read", () => {
     assert.equal(jobsAfter(weaveFrom(undefined).weave.weave([statement("reset")], view)), undefined);
   });
 
-  it("that altered it leaves what was read of it", () => {
-    const half = halfDone(initial);
-    assert.deepEqual(jobsAfter(weaveFrom(half).weave.weave([statement("altered")], view)), half.jobs);
+  it("that altered it leaves what was read of it, and asks in its batch for a look at the columns", () => {
+    const half = { ...halfDone(initial), shapes: { sales_order: "a b c" } };
+    const items = weaveFrom(half).weave.weave([statement("altered"), partOf([])], view);
+    const look = { ...again, unlessShape: "a b c" };
+    assert.deepEqual(jobsAfter(items), [...half.jobs, ...withJobs(half, [look]).jobs.slice(-1)]);
+    assert.equal(
+      awaitsAllRows(items?.at(-1)?.checkpoint.snapshot, "sales_order"),
+      true,
+      "by what is half done",
+    );
+  });
+
+  it("that altered it, where nothing is known of its columns, asks for a look, too", () => {
+    const items = weaveFrom(undefined).weave.weave([statement("altered")], view);
+    const { snapshot } = items?.at(-1)?.checkpoint ?? {};
+    assert.deepEqual(snapshot?.jobs, withJobs(undefined, [{ ...again, unlessShape: "" }]).jobs);
+    assert.equal(awaitsAllRows(snapshot, "sales_order"), false, "a look reads nothing");
+  });
+
+  it("that altered it asks for nothing where all of its rows will be read anyway, and once for several", () => {
+    const waits = withJobs(undefined, [initial]);
+    assert.deepEqual(jobsAfter(weaveFrom(waits).weave.weave([statement("altered")], view)), waits.jobs);
+    const altered = [statement("altered", "once"), statement("altered"), statement("altered")];
+    assert.equal(jobsAfter(weaveFrom(undefined).weave.weave(altered, view))?.length, 1);
+  });
+
+  it("that altered followed columns before a look at them, or moved values among them, makes it be read", () => {
+    const done = { ...withJobs(undefined, []), shapes: { sales_order: "a b c" }, complete: ["sales_order"] };
+    for (const items of [
+      [statement("altered", "twice")],
+      [statement("altered", "once"), statement("altered", "once")],
+    ]) {
+      const after = weaveFrom(done).weave.weave(items, view)?.at(-1)?.checkpoint.snapshot;
+      assert.deepEqual(
+        after?.jobs.map(({ table, unlessShape }) => [table, unlessShape]),
+        [["sales_order", undefined]],
+      );
+      assert.deepEqual(after?.complete, []);
+    }
+    const { weave, log } = weaveFrom(done, "never");
+    const never = weave.weave([statement("altered", "twice")], view)?.at(-1)?.checkpoint.snapshot;
+    assert.deepEqual([never?.jobs, Object.keys(never?.lost ?? {})], [[], ["sales_order"]]);
+    assert.match(JSON.stringify(log.lines), /"error".*since it was altered, and nothing reads them/);
   });
 
   it("is told of, with SNAPSHOT_MODE=never as what needs a resync", () => {

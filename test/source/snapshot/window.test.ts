@@ -26,6 +26,7 @@ function openTable(keyColumn = "id", isIntegerKey = true) {
     order: [{ name: keyColumn, literalOf: String }],
     packers: [],
     shape: "",
+    definitions: "",
     isIntegerKey,
     select: () => "",
     selectSizes: () => null,
