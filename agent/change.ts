@@ -6,7 +6,7 @@
  * in a spool queue.
  */
 
-/** Version of everything that the agent keeps on disk. Another one is refused at open. */
+/** Version of everything that the agent keeps on disk. A newer one is refused at open, an older one that is known is raised. */
 export const STATE_FORMAT_VERSION = 3;
 
 // ---------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ export interface KeyRange {
   readonly through: string | null;
 }
 
-/** One entity to read, whole or in part. */
+/** One entity to read, whole or in part; the table is named without prefix. */
 export interface SnapshotJob {
   /** Its number among all of this state, from 1; a part of its events' sequence. */
   readonly generation: number;
@@ -214,7 +214,7 @@ export interface SnapshotJob {
 
 export type BegunJob = SnapshotJob & { readonly begun: SnapshotBeginning };
 
-/** How a job stood at its first row. */
+/** How a job stood at its first row; the number of rows is the server's own estimate. */
 export interface SnapshotBeginning {
   /**
    * Every change up to here was visible to the first read. So each row that exists gets an event

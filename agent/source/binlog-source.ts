@@ -4,7 +4,7 @@
  * no reconnect can mend.
  */
 import { ofFollowed, withJobs } from "../snapshot-jobs.ts";
-import { type Checkpoint, type Position, type SourceItem } from "../change.ts";
+import type { Checkpoint, Position, SourceItem } from "../change.ts";
 import { AgentError } from "../kernel/errors.ts";
 import type { ChangeSource, SnapshotStatus, SourceStatus } from "../ports.ts";
 import { connectionOptions, type ControlConnection, openControl } from "./control-connection.ts";

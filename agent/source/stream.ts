@@ -25,7 +25,6 @@ export class Stream {
   /** Ends a `wait` after each event: somebody waits for a place that may give nothing to take. */
   wakesOnEvent = false;
   readonly #parts: StreamParts;
-  readonly #fullNames: readonly string[];
   readonly #shapes: TableShapes;
   readonly #decoder: PartDecoder;
   readonly #namedMissing = new Set<string>();
@@ -57,7 +56,6 @@ export class Stream {
   constructor(parts: StreamParts, from: Checkpoint | null) {
     this.#parts = parts;
     this.#from = from;
-    this.#fullNames = parts.tables.map(({ table }) => `${parts.tablePrefix}${table}`);
     this.#decoder = new PartDecoder(parts.tables.length, parts.observer);
     this.#shapes = new TableShapes(parts, parts.tables, ({ tableName, missingColumns }) => {
       for (const column of missingColumns) this.#nameMissing(tableName, column);
@@ -130,16 +128,17 @@ export class Stream {
 
   /** Connects; what goes wrong from here on is `takeFailure`'s to say. */
   open({ flavour, from, expected, dump, memoryTables }: StreamOpening): void {
+    const { database, tablePrefix, tables } = this.#parts;
     this.#from = from;
     this.#shapes.clear();
     this.#readingColumns = false;
     const reader = new BinlogReader({
       flavour,
       names: new FollowedNames(
-        this.#parts.database,
-        this.#fullNames,
+        database,
+        tables.map(({ table }) => `${tablePrefix}${table}`),
         memoryTables,
-        this.#parts.tables.map(({ columns }) => columns),
+        tables.map(({ columns }) => columns),
       ),
       shapes: this.#shapes,
       limits: this.#parts.limits.parts,

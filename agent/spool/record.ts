@@ -39,10 +39,11 @@ const PLAIN = 2;
 const COMPRESSED = 3;
 /**
  * Bodies of runs within these bounds are compressed. A smaller one is a live change or a few, which
- * would wait for it; of a larger one there would be two in memory.
+ * would wait for it; of a larger one there would be two in memory. A reader takes any other length for
+ * damage, so they are part of the format: wider ones need a new version.
  */
 const COMPRESS_BYTES_MIN = 8 * 1024;
-const COMPRESS_BYTES_MAX = KEPT_SLAB_BYTES;
+const COMPRESS_BYTES_MAX = 1024 * 1024;
 /** Most of what a run becomes fits into one chunk of the library's. */
 const CHUNK_BYTES = 16 * 1024;
 const fastest = { [constants.ZSTD_c_compressionLevel]: 1 };

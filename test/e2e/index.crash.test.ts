@@ -70,12 +70,7 @@ async function changeUnread(stack: Stack): Promise<void> {
     "FLUSH BINARY LOGS",
   ])
     await stack.database.query(sql);
-  const [file = ""] = (await stack.databaseEnd()).split(":");
-  // The stopped agent's dump holds its file until the server has noticed.
-  for (let files = 2; files > 1; files = (await stack.database.query("SHOW BINARY LOGS")).length) {
-    await stack.database.query(`PURGE BINARY LOGS TO '${file}'`);
-    await sleep(50);
-  }
+  await stack.purgeBinlogs();
 }
 
 for (const { name, mode } of cases)

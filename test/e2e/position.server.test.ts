@@ -165,8 +165,7 @@ test("a state that is purged and made anew: consumers take what follows, in a ne
 
     await stack.agent.stop();
     await writeUnread(stack, 900_000);
-    const [place] = await stack.database.query("SHOW MASTER STATUS");
-    const from = `${String(place?.["File"])}:${String(place?.["Position"])}`;
+    const from = await stack.databaseEnd();
     await touchAll(stack);
     const inside = await stack.agent.command("position", "restart", `--from=${from}1`);
     assert.notEqual(inside.code, 0, inside.output);

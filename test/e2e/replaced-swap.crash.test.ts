@@ -119,8 +119,7 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
       await stack.agent.kill();
       await change(stack, 5);
       await stack.agent.start(faster);
-      await stack.untilTaken();
-      await stack.untilRowsRead();
+      await stack.untilAllRead();
       await stack.assertEqual(consumer);
 
       // And killed about when the statement itself is captured.
@@ -133,8 +132,7 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
         await change(stack, round);
         await stack.agent.start(faster);
       }
-      await stack.untilTaken();
-      await stack.untilRowsRead();
+      await stack.untilAllRead();
       await stack.assertEqual(consumer);
     } finally {
       await consumer?.stop();

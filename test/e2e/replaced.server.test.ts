@@ -119,8 +119,7 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
         "TRUNCATE inventory_source_item",
         rowsOf(20, 30, "inventory_source_item"),
       ]);
-      await stack.untilTaken();
-      await stack.untilRowsRead();
+      await stack.untilAllRead();
       await stack.assertEqual(consumer);
       const again = stack.agent
         .log()
@@ -141,11 +140,6 @@ const readings = (stack: Stack): number =>
     .log()
     .split("\n")
     .filter((line) => line.includes("rows are being read") && line.includes("table=sales_order ")).length;
-
-async function untilLookedAt(stack: Stack): Promise<void> {
-  await stack.untilTaken();
-  await stack.untilRowsRead();
-}
 
 for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || name === "MySQL 9.7"))
   test(`a table is read again behind an ALTER TABLE that changes values, and behind no other, on ${kind.name}`, async () => {
@@ -175,10 +169,10 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
         "DROP COLUMN note, DROP INDEX by_status",
       ]) {
         await stack.database.query(`ALTER TABLE sales_order ${clauses}`);
-        await untilLookedAt(stack);
+        await stack.untilAllRead();
       }
       await run(stack, ["ALTER TABLE sales_order ADD c INT", "ALTER TABLE sales_order ADD INDEX c (c)"]);
-      await untilLookedAt(stack);
+      await stack.untilAllRead();
       assert.equal(readings(stack), 1, "nothing of it changed a value");
 
       const rounds = [
@@ -197,7 +191,7 @@ for (const kind of serverKinds.filter(({ name }) => name === "MariaDB 10.11" || 
           await stack.agent.kill();
           await stack.agent.start();
         }
-        await untilLookedAt(stack);
+        await stack.untilAllRead();
         await stack.assertEqual(consumer);
       }
       assert.ok(readings(stack) > rounds.length, stack.agent.log());

@@ -311,6 +311,21 @@ export class Stack {
     );
   }
 
+  /** Waits until the agent has taken everything, and has read the rows that this asked for. */
+  async untilAllRead(): Promise<void> {
+    await this.untilTaken();
+    await this.untilRowsRead();
+  }
+
+  /** Purges all binlog files but the newest. The dump of a stopped agent holds its file until the server has noticed. */
+  async purgeBinlogs(): Promise<void> {
+    const [newest = ""] = (await this.databaseEnd()).split(":");
+    for (let files = 2; files > 1; files = (await this.database.query("SHOW BINARY LOGS")).length) {
+      await this.database.query(`PURGE BINARY LOGS TO '${newest}'`);
+      await sleep(50);
+    }
+  }
+
   /** Waits until nothing is being read from tables, nor waits to be. */
   async untilRowsRead(timeoutMs = 120_000): Promise<void> {
     await this.agent.until(

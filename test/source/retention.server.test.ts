@@ -9,6 +9,7 @@ import type { DatabaseServer } from "../servers/database.ts";
 import { serverKinds } from "../servers/matrix.ts";
 import { FakeClock, LinesLog } from "../observe/facts.ts";
 import { checkpoint } from "../spool/fixtures.ts";
+import { eventually } from "./following.ts";
 
 for (const kind of serverKinds) {
   describe(kind.name, () => {
@@ -82,7 +83,11 @@ for (const kind of serverKinds) {
       const [{ File: newest } = { File: "" }] = await server.query(
         kind.flavour === "mysql" ? "SHOW BINARY LOG STATUS" : "SHOW MASTER STATUS",
       );
-      await server.query(`PURGE BINARY LOGS TO '${String(newest)}'`);
+      // A file may be in use for a moment, and is then left without a word: MariaDB's last checkpoint is in it.
+      await eventually("the first file is purged", async () => {
+        await server.query(`PURGE BINARY LOGS TO '${String(newest)}'`);
+        return !(await read()).files.has(first);
+      });
       await watch.look();
       assert.equal(watch.facts().binlog?.by, "purged");
       at = { ...at, file: String(newest) };
