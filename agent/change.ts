@@ -342,10 +342,8 @@ export interface OutboundEvent {
   readonly entityKey: string;
   readonly commitTimeMs: number;
   readonly capturedAtMs: number;
-  /**
-   * Waits until everything that stood in both lanes of its queue when it was appended was accepted,
-   * and holds what is later: a barrier of the live lane in both lanes, one of the bulk lane in its own.
-   */
+  /** Waits until everything that stood in both lanes of its queue when it was appended was accepted,
+   * and holds what is later: a barrier of the live lane in both lanes, one of the bulk lane in its own. */
   readonly barrier: boolean;
   /** Over Dapr's limit: goes to the dead letters without being tried. */
   readonly oversize: boolean;
@@ -370,11 +368,9 @@ export type Seq = number;
 /** An event read back from the spool, verified. */
 export interface SpooledEvent extends OutboundEvent {
   readonly seq: Seq;
-  /**
-   * The other lane of its queue has to be accepted up to here before this one goes; 0: it waits for
+  /** The other lane of its queue has to be accepted up to here before this one goes; 0: it waits for
    * nothing there. A barrier names the other lane's end when it was appended, an event of the bulk
-   * lane the newest barrier of the live lane.
-   */
+   * lane the newest barrier of the live lane. */
   readonly otherLaneThrough: Seq;
   /** Where its id and payload lie in the bytes that it was read in: to be copied, without objects of them. */
   readonly bytes?: EventBytes;
@@ -387,6 +383,10 @@ export interface EventBytes {
   readonly idEnd: number;
   readonly payloadAt: number;
   readonly payloadEnd: number;
+  /** Takes a copy of its part, so that it no longer keeps all that was read with it in memory. */
+  detach(): void;
+  /** It is done: nobody reads it any more. */
+  release(): void;
 }
 
 /** Two lanes a queue: live changes, and bulk work (snapshot, resync). Each has its own numbers and

@@ -14,6 +14,7 @@
  */
 import type { OutboundEvent, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
+import { Fifo } from "./fifo.ts";
 import type { Counted } from "./refusals.ts";
 import { entryBytes, payloadBytes } from "./wire.ts";
 
@@ -50,20 +51,17 @@ export interface TakeLimits {
 
 export class QueueWindow {
   /** Events that may go now: `#urgent` first. Each is the only one of its entity in both. */
-  #ready: Slot[] = [];
-  #readyHead = 0;
+  readonly #ready = new Fifo<Slot>();
   /** Those that were given back, and those whose predecessor is done: the oldest, mostly. Served
    * first, because the acknowledged prefix waits for them. */
-  #urgent: Slot[] = [];
-  #urgentHead = 0;
+  readonly #urgent = new Fifo<Slot>();
   readonly #newestOfEntity = new Map<string, Slot>();
   #oldest: Slot | null = null;
   #newest: Slot | null = null;
   #pending = 0;
   #pendingBytes = 0;
   /** Read, but behind a barrier. */
-  #staged: SpooledEvent[] = [];
-  #stagedHead = 0;
+  readonly #staged = new Fifo<SpooledEvent>();
   #stagedBytes = 0;
   #barrierUnderWay = false;
   #admittedThrough: Seq;
@@ -103,7 +101,7 @@ export class QueueWindow {
 
   /** Events held in memory: waiting, under way, or behind a barrier. */
   get heldEvents(): number {
-    return this.#pending + this.#staged.length - this.#stagedHead;
+    return this.#pending + this.#staged.length;
   }
 
   get heldBytes(): number {
@@ -112,13 +110,13 @@ export class QueueWindow {
 
   /** Events that could go now. */
   get readyEvents(): number {
-    return this.#ready.length - this.#readyHead + this.#urgent.length - this.#urgentHead;
+    return this.#ready.length + this.#urgent.length;
   }
 
   /** The event that `take` would take first, or null. */
   peek(): Slot | null {
     for (;;) {
-      const slot = this.#urgent[this.#urgentHead] ?? this.#ready[this.#readyHead] ?? null;
+      const slot = this.#urgent.peek() ?? this.#ready.peek() ?? null;
       if (slot === null || this.#other === null || slot.taken) return slot;
       const rival = this.#other.#takenOf(slot.entityKey);
       if (rival === null) return slot;
@@ -201,10 +199,12 @@ export class QueueWindow {
     this.#pendingBytes -= payloadBytes(slot.event);
     if (!slot.isRetry) this.#unlink(slot);
     const { follower } = slot;
+    slot.follower = null;
     if (follower === null) this.#newestOfEntity.delete(slot.entityKey);
     else this.#follow(follower);
     if (slot.parked !== null && this.#other !== null) this.#other.#unpark(slot.parked);
     if (slot.event.barrier && !slot.isRetry) this.#barrierUnderWay = false;
+    slot.event.bytes?.release();
     this.#admit();
     this.#otherMoved();
   }
@@ -240,25 +240,17 @@ export class QueueWindow {
   }
 
   #admit(): void {
-    if (this.#stagedHead === this.#staged.length) return;
-    while (this.#stagedHead < this.#staged.length && !this.#barrierUnderWay) {
-      const event = this.#staged[this.#stagedHead];
+    while (!this.#barrierUnderWay) {
+      const event = this.#staged.peek();
       if (event === undefined || this.#waitsForOther(event)) return;
       if (event.barrier) {
         // It waits for everything before it, and everything after waits for it.
         if (this.#pending > 0) return;
         this.#barrierUnderWay = true;
       }
-      this.#stagedHead++;
+      this.#staged.shift();
       this.#stagedBytes -= payloadBytes(event);
       this.#admitOne(event);
-    }
-    if (this.#stagedHead === this.#staged.length) {
-      this.#staged = [];
-      this.#stagedHead = 0;
-    } else if (this.#stagedHead > 1000) {
-      this.#staged = this.#staged.slice(this.#stagedHead);
-      this.#stagedHead = 0;
     }
   }
 
@@ -284,28 +276,15 @@ export class QueueWindow {
     else slot.previous.next = slot.next;
     if (slot.next === null) this.#newest = slot.previous;
     else slot.next.previous = slot.previous;
+    // One that lived long enough to be old to the collector would keep all that came after it, until
+    // the old are collected: each makes the next one old.
+    slot.previous = null;
+    slot.next = null;
   }
 
   #shift(): void {
-    if (this.#urgentHead < this.#urgent.length) {
-      this.#urgentHead++;
-      if (this.#urgentHead === this.#urgent.length) {
-        this.#urgent.length = 0;
-        this.#urgentHead = 0;
-      } else if (this.#urgentHead >= 1024) {
-        this.#urgent = this.#urgent.slice(this.#urgentHead);
-        this.#urgentHead = 0;
-      }
-      return;
-    }
-    this.#readyHead++;
-    if (this.#readyHead === this.#ready.length) {
-      this.#ready.length = 0;
-      this.#readyHead = 0;
-    } else if (this.#readyHead >= 1024) {
-      this.#ready = this.#ready.slice(this.#readyHead);
-      this.#readyHead = 0;
-    }
+    if (this.#urgent.length > 0) this.#urgent.shift();
+    else this.#ready.shift();
   }
 }
 

@@ -200,6 +200,8 @@ export class Settlement {
       return false;
     }
     holds.refusalsSettled(topic);
+    // Whoever lists the quarantine reads it later.
+    slot.event.bytes?.detach();
     this.#parts.giveUp(lane, slot, verdict);
     return true;
   }
@@ -222,8 +224,11 @@ export class Settlement {
   }
 
   #failed(slots: readonly Slot[]): void {
-    for (const { event } of slots)
+    for (const { event } of slots) {
       this.#parts.observer.publishFailed({ table: event.table, errorType: "publish" });
+      // It stays while others go: what was read with it need not.
+      event.bytes?.detach();
+    }
   }
 
   /** Invariant 4: the acknowledgement moves along the contiguous prefix. */

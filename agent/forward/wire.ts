@@ -6,6 +6,7 @@
  * JSON numbers as doubles and damage 64-bit integers and decimals.
  */
 import type { EventBytes, OutboundEvent } from "../change.ts";
+import { assert } from "../kernel/assert.ts";
 
 /** An event to send; where it was read from the spool, with its bytes. */
 export type WireEvent = OutboundEvent & { readonly bytes?: EventBytes };
@@ -57,6 +58,7 @@ export function joinBulk(
   for (const event of events) {
     at += entryStart.copy(body, at);
     const { bytes } = event;
+    assert(bytes === undefined || bytes.of.length >= bytes.payloadEnd, "an event that is done is not sent");
     if (bytes === undefined) at += body.write(event.id, at, "latin1");
     else at += bytes.of.copy(body, at, bytes.idAt, bytes.idEnd);
     at += entryMiddle.copy(body, at);

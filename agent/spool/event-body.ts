@@ -17,6 +17,7 @@
 import type { EventBytes, EventKind, Op, OutboundEvent, QueueLane, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { DamagedRecord } from "./damaged-record.ts";
+import type { RunMemory } from "./run-memory.ts";
 
 /** Bytes of a body beside its texts and its payload. */
 export const EVENT_HEADER_BYTES = 28;
@@ -33,6 +34,8 @@ const MAX_SHORT_TEXT_BYTES = 0xffff;
 /** Where an event stands, as its record's key says. */
 export interface EventPlace extends QueueLane {
   readonly seq: Seq;
+  /** What its bytes lie in, where that is to be given back when all in it are done. */
+  readonly memory?: RunMemory | null;
 }
 
 /** More than the body can take: a UTF-16 unit is at most three bytes of UTF-8. */
@@ -86,12 +89,13 @@ class StoredEvent implements SpooledEvent, EventBytes {
   readonly queue: string;
   readonly lane: QueueLane["lane"];
   readonly table: string;
-  readonly of: Buffer;
-  readonly idAt: number;
-  readonly idEnd: number;
-  readonly payloadAt: number;
-  readonly payloadEnd: number;
-  readonly #start: number;
+  of: Buffer;
+  idAt: number;
+  idEnd: number;
+  payloadAt: number;
+  payloadEnd: number;
+  #start: number;
+  #memory: RunMemory | null;
   readonly #flags: number;
 
   constructor(bytes: Buffer, start: number, end: number, place: EventPlace) {
@@ -107,6 +111,7 @@ class StoredEvent implements SpooledEvent, EventBytes {
     if (this.payloadAt > end || (flags & ~KNOWN_FLAGS) !== 0) throw new DamagedRecord("unreadable header");
     this.of = bytes;
     this.#start = start;
+    this.#memory = place.memory ?? null;
     this.#flags = flags;
     this.seq = place.seq;
     this.queue = place.queue;
@@ -117,6 +122,27 @@ class StoredEvent implements SpooledEvent, EventBytes {
 
   get bytes(): EventBytes {
     return this;
+  }
+
+  detach(): void {
+    const start = this.#start;
+    const length = this.payloadEnd - start;
+    if (length === this.of.length) return;
+    const own = Buffer.allocUnsafeSlow(length);
+    this.of.copy(own, 0, start, this.payloadEnd);
+    this.of = own;
+    this.idAt -= start;
+    this.idEnd -= start;
+    this.payloadAt -= start;
+    this.payloadEnd = length;
+    this.#start = 0;
+    this.release();
+  }
+
+  release(): void {
+    const memory = this.#memory;
+    this.#memory = null;
+    memory?.release();
   }
 
   get kind(): EventKind {

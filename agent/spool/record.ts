@@ -26,6 +26,7 @@ import type { Lane, OutboundEvent, Seq, SpooledEvent } from "../change.ts";
 import { assert } from "../kernel/assert.ts";
 import { DamagedRecord } from "./damaged-record.ts";
 import { type EventPlace, eventBodyBound, readEventBody, writeEventBody } from "./event-body.ts";
+import { areAlone, RunMemory } from "./run-memory.ts";
 
 /** Bytes before the body. */
 export const FRAME_BYTES = 9;
@@ -173,10 +174,9 @@ function decompressed(body: Buffer): Buffer {
   const length = body.length < LENGTH_BYTES ? 0 : body.readUInt32BE(0);
   if (length < COMPRESS_BYTES_MIN || length > COMPRESS_BYTES_MAX)
     throw new DamagedRecord("unreadable header");
-  const whole = zstdDecompressSync(body.subarray(LENGTH_BYTES), {
-    chunkSize: length,
-    maxOutputLength: length,
-  });
+  // One byte of room is left: a chunk that becomes full makes the library ask for another one.
+  const options = { chunkSize: length + 1, maxOutputLength: length };
+  const whole = zstdDecompressSync(body.subarray(LENGTH_BYTES), options);
   if (whole.length !== length) throw new DamagedRecord("unreadable header");
   return whole;
 }
@@ -198,6 +198,7 @@ export class RunReader implements EventPlace {
   readonly lane: Lane;
   readonly first: Seq;
   readonly last: Seq;
+  readonly memory: RunMemory | null;
   readonly #body: Buffer;
   #at = RUN_HEADER_BYTES;
   #next: Seq;
@@ -212,6 +213,7 @@ export class RunReader implements EventPlace {
     this.first = seq;
     this.last = seq + count - 1;
     this.#next = seq;
+    this.memory = areAlone(this.#body) ? new RunMemory(this.#body, count) : null;
   }
 
   /** Number of the event that `read` gives next; last + 1 at the end. */
@@ -234,6 +236,7 @@ export class RunReader implements EventPlace {
     while (this.#next < seq) {
       this.#at += LENGTH_BYTES + this.#length();
       this.#next += 1;
+      this.memory?.release();
     }
   }
 
@@ -243,6 +246,7 @@ export class RunReader implements EventPlace {
     const start = this.#at + LENGTH_BYTES;
     const end = start + this.#length();
     const event = start === end ? null : readEventBody(this.#body, start, end, this);
+    if (event === null) this.memory?.release();
     this.#at = end;
     this.#next += 1;
     return event;

@@ -27,6 +27,19 @@ test("joins entries without touching the payload, in exactly the bytes it promis
   assert.equal(joinBulk([]).toString(), "[]");
 });
 
+test("does not send an event whose bytes were given back", () => {
+  const bytes = {
+    of: Buffer.alloc(0),
+    idAt: 10,
+    idEnd: 20,
+    payloadAt: 20,
+    payloadEnd: 30,
+    detach(): void {},
+    release(): void {},
+  };
+  assert.throws(() => joinBulk([{ ...eventOf({ key: "a" }), bytes }]), /done is not sent/);
+});
+
 const answers: [status: number, body: string, kind: string, detail: string | boolean][] = [
   [204, "", "accepted", ""],
   [200, "", "unavailable", "all"],

@@ -150,3 +150,44 @@ test("what the bulk lane holds waits for nothing any more when the live lane's n
   windows.bulk.unbind(1);
   assert.notEqual(windows.bulk.peek(), null);
 });
+
+test("a slot that is done names no other, so that none keeps another in memory", () => {
+  const window = new QueueWindow(0);
+  const queues = new MemoryQueues();
+  queues.append(...["a", "a", "b", "c", "a"].map((key) => eventOf({ key })));
+  window.add(queues.eventsOf(TOPIC, "live"));
+  const done: Slot[] = [];
+  while (window.heldEvents > 0) {
+    // The newest first, so that one is taken out of the midst.
+    const slot = window.take(everything).reverse();
+    for (const each of slot) {
+      window.done(each);
+      done.push(each);
+      assert.deepEqual([each.previous, each.next, each.follower], [null, null, null]);
+    }
+  }
+  assert.equal(done.length, 5);
+});
+
+test("tells an event's bytes once that it is done, and not when it is given back", () => {
+  const window = new QueueWindow(0);
+  let released = 0;
+  const payload = Buffer.from('"x"');
+  const bytes = {
+    of: payload,
+    idAt: 0,
+    idEnd: 0,
+    payloadAt: 0,
+    payloadEnd: payload.length,
+    detach(): void {},
+    release(): void {
+      released += 1;
+    },
+  };
+  window.add([{ ...eventOf({ key: "a" }), seq: 1, otherLaneThrough: 0, bytes }]);
+  const first = window.take(everything);
+  window.giveBack(first);
+  assert.equal(released, 0);
+  for (const slot of window.take(everything)) window.done(slot);
+  assert.equal(released, 1);
+});
