@@ -21,6 +21,7 @@ import {
   hotEntityRun,
   latencyRun,
   recordedBodies,
+  restOfDrain,
 } from "./whole-agent.ts";
 
 interface Size {
@@ -42,7 +43,7 @@ const sizes: Readonly<Record<string, Size>> = {
     runs: 3,
     captureRows: 100_000,
     drainRuns: 5,
-    drainRows: 300_000,
+    drainRows: 600_000,
     backlogRows: 1_000_000,
     latencySamples: 300,
     hotEvents: 2000,
@@ -53,7 +54,7 @@ const sizes: Readonly<Record<string, Size>> = {
     runs: 5,
     captureRows: 400_000,
     drainRuns: 7,
-    drainRows: 400_000,
+    drainRows: 1_000_000,
     backlogRows: 1_000_000,
     latencySamples: 1000,
     hotEvents: 5000,
@@ -144,11 +145,11 @@ function benchDrain(size: Size): Promise<Finding[]> {
     const pairs = await repeat(size.drainRuns, "drain", async () => {
       await captureRun(stack, backlog);
       const events = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
-      const agent = await drainRun(stack);
+      const { perSecond: agent, anonymousMib } = await drainRun(stack);
       await stack.agent.stop();
       bodies ??= await recordedBodies(stack);
       const bare = await bareClientRun(stack, bodies, events);
-      return { agent, bare, percent: (agent / bare) * 100 };
+      return { agent, bare, percent: (agent / bare) * 100, anonymousMib };
     });
     return [
       finding(
@@ -167,6 +168,12 @@ function benchDrain(size: Size): Promise<Finding[]> {
         pairs.map((pair) => pair.percent),
         { target: atLeast(90) },
       ),
+      finding(
+        "drain: anonymous",
+        "MiB",
+        pairs.map((pair) => pair.anonymousMib),
+        { target: under(150) },
+      ),
     ];
   });
 }
@@ -181,10 +188,13 @@ async function benchMemory(size: Size): Promise<Finding[]> {
         say(`memory: ${backlogNote(backlog)}`);
         const capture = await captureRun(stack, backlog);
         const starts = await repeat(size.runs, "start on the backlog", () => backlogStartRun(stack, 5000));
-        const anonymous = [capture.anonymousMib, ...starts.map((start) => start.anonymousMib)];
+        const restMib = await restOfDrain(stack);
+        const anonymous = [capture, ...starts].map(({ anonymousMib }) => anonymousMib);
         const note = `${cgroup.description}; ${cgroup.killed() ? "KILLED by the limit" : "never killed"}`;
         return [
-          finding("memory, anonymous, largest", "MiB", [Math.max(...anonymous)], { target: under(150) }),
+          finding("memory, anonymous, largest", "MiB", [Math.max(...anonymous, restMib)], {
+            target: under(150),
+          }),
           // Page cache fills the group up to its limit; over it the kernel would have killed the agent.
           finding("memory, cgroup peak", "MiB", [cgroup.killed() ? 1e6 : cgroup.peakMib()], {
             target: under(256.5),

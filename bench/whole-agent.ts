@@ -96,14 +96,21 @@ export async function untilIndexed(stack: Stack): Promise<void> {
   await stack.agent.until("the index is complete", isIndexed, 2 * minutes);
 }
 
-/** The agent, stopped on a full spool, is started with the real daprd; events/s until all arrived. */
-export async function drainRun(stack: Stack): Promise<number> {
+export interface DrainRun {
+  readonly perSecond: number;
+  readonly anonymousMib: number;
+}
+
+/** The agent, stopped on a full spool, is started with the real daprd, until all arrived. */
+export async function drainRun(stack: Stack): Promise<DrainRun> {
   await untilIndexed(stack);
   const waiting = (await stack.agent.metric("edge_agent_spool_events")) ?? 0;
   await stack.agent.stop();
   await emptyBroker(stack);
   stack.agent.launch();
-  return ratePerSecond(await followBroker(() => delivered(stack), waiting));
+  const sampler = new MemorySampler(stack.agent.pid);
+  const course = await followBroker(() => delivered(stack), waiting);
+  return { perSecond: ratePerSecond(course), anonymousMib: sampler.stop() };
 }
 
 /** What the broker holds, as bodies of bulk requests: ready, so that the client does nothing but send. */
@@ -172,6 +179,14 @@ export async function backlogStartRun(stack: Stack, drainForMs: number): Promise
   }
   await sleep(drainForMs);
   return { firstOutSeconds, anonymousMib: sampler.stop() };
+}
+
+/** Largest anonymous memory in MiB until the running agent's spool is empty. */
+export async function restOfDrain(stack: Stack): Promise<number> {
+  const sampler = new MemorySampler(stack.agent.pid);
+  const isEmpty = async () => (await stack.agent.metric("edge_agent_spool_events")) === 0;
+  await stack.agent.until("the spool is empty", isEmpty, 10 * minutes);
+  return sampler.stop();
 }
 
 function hasText(reply: RedisReply, text: string): boolean {
