@@ -169,15 +169,20 @@ export function openFrame(key: Buffer, value: Buffer): Buffer {
   return version === PLAIN ? body : decompressed(body);
 }
 
-/** Only what an agent has written comes here: its checksum is right. */
+/** The checksum does not cover the version: what comes here may be a plain body whose version is damaged. */
 function decompressed(body: Buffer): Buffer {
   const length = body.length < LENGTH_BYTES ? 0 : body.readUInt32BE(0);
   if (length < COMPRESS_BYTES_MIN || length > COMPRESS_BYTES_MAX)
     throw new DamagedRecord("unreadable header");
   // One byte of room is left: a chunk that becomes full makes the library ask for another one.
   const options = { chunkSize: length + 1, maxOutputLength: length };
-  const whole = zstdDecompressSync(body.subarray(LENGTH_BYTES), options);
-  if (whole.length !== length) throw new DamagedRecord("unreadable header");
+  let whole: Buffer | null = null;
+  try {
+    whole = zstdDecompressSync(body.subarray(LENGTH_BYTES), options);
+  } catch {
+    // Whatever it says: these bytes are not of its making.
+  }
+  if (whole?.length !== length) throw new DamagedRecord("unreadable header");
   return whole;
 }
 

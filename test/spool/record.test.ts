@@ -114,6 +114,17 @@ describe("record", () => {
     });
   }
 
+  it("refuses a plain record whose version says that it is compressed, whatever its first bytes are", () => {
+    const key = queueKey(3, queue, 5);
+    const encoder = new RecordEncoder();
+    // The count of lost events stands where a length would, and is one that could be.
+    for (const count of [100, 10_000]) {
+      const value = Buffer.from(encoder.voids(key, count));
+      value[0] = 3;
+      assert.throws(() => decodeRun(key, value, 5), new DamagedRecord("unreadable header"));
+    }
+  });
+
   it("compresses a run of many events, and leaves alone one that is small, large or random", () => {
     const key = queueKey(3, queue, 5);
     const encoder = new RecordEncoder();
