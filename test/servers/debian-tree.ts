@@ -20,9 +20,17 @@ const bulk = [
   "usr/share/locale",
 ];
 
+/** Where a distribution's packages are, and the keys that it signs them with. */
+export interface Archive {
+  readonly url: string;
+  readonly keyring: string;
+}
+
 export interface TreeWanted {
-  /** "sid", "trixie", "bookworm". */
+  /** "sid", "trixie", "bookworm"; of the archive, where one is named. */
   readonly suite: string;
+  /** Default: Debian's own, as debootstrap knows it. */
+  readonly archive?: () => Promise<Archive>;
   readonly packages: readonly string[];
   /** What it is for, in the messages. */
   readonly why: string;
@@ -37,7 +45,7 @@ export interface Account {
  * The directory of such a tree; made where it is missing (about half a minute). Root is needed to
  * make one. Never changed afterwards: whoever needs to write into it works on a copy.
  */
-export async function ensureDebianTree({ suite, packages, why }: TreeWanted): Promise<string> {
+export async function ensureDebianTree({ suite, packages, why, archive }: TreeWanted): Promise<string> {
   const text = [recipe, suite, ...packages].join(" ");
   const key = createHash("sha256").update(text).digest("hex").slice(0, 16);
   const tree = join(cacheDirectory("debian"), `${suite}-${key}`);
@@ -52,7 +60,8 @@ export async function ensureDebianTree({ suite, packages, why }: TreeWanted): Pr
     const partial = `${tree}.partial`;
     // What a run left that was killed: the lock says that nobody works on it.
     removeTree(partial);
-    const made = await debootstrap(["--variant=minbase", `--include=${packages.join(",")}`, suite, partial]);
+    const place = await suiteFrom(archive, suite, partial);
+    const made = await debootstrap(["--variant=minbase", `--include=${packages.join(",")}`, ...place]);
     if (made.status !== 0) {
       removeTree(partial);
       throw new PackagesMissingError(`debootstrap of ${suite} failed: ${made.output.slice(-2000)}`);
@@ -64,6 +73,13 @@ export async function ensureDebianTree({ suite, packages, why }: TreeWanted): Pr
     renameSync(partial, tree);
     return tree;
   });
+}
+
+/** debootstrap knows no suite that is younger than itself: its script for all of Ubuntu's is "gutsy". */
+async function suiteFrom(archive: TreeWanted["archive"], suite: string, target: string): Promise<string[]> {
+  if (archive === undefined) return [suite, target];
+  const { url, keyring } = await archive();
+  return [`--keyring=${keyring}`, suite, target, url, "gutsy"];
 }
 
 /** A debootstrap that was killed can have left /proc mounted inside: unmounted before removal. */

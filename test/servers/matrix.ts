@@ -1,7 +1,7 @@
 /** The kinds of server that the source has to read: its tests run on each of them. */
 import type { DatabaseOptions, DatabaseServer } from "./database.ts";
 import { startMariadb } from "./mariadb.ts";
-import { startMysql } from "./mysql.ts";
+import { type MysqlRelease, startMysql } from "./mysql.ts";
 
 /** binlog_row_metadata: all that a stream can say of its tables, or less. */
 export type RowMetadata = "FULL" | "MINIMAL" | "NO_LOG";
@@ -35,7 +35,12 @@ function mariadb(version: "10.11" | "11.8"): ServerKind {
 }
 
 /** MySQL knows no NO_LOG: its MINIMAL says less than MariaDB's FULL, and no names. */
-function mysql(name: string, hasGtids: boolean, ownMetadata: "FULL" | "MINIMAL"): ServerKind {
+function mysql(
+  name: string,
+  hasGtids: boolean,
+  ownMetadata: "FULL" | "MINIMAL",
+  release: MysqlRelease = "9.7",
+): ServerKind {
   return {
     name,
     flavour: "mysql",
@@ -45,6 +50,7 @@ function mysql(name: string, hasGtids: boolean, ownMetadata: "FULL" | "MINIMAL")
     start: ({ rowMetadata, ...options } = {}) =>
       startMysql({
         ...options,
+        release,
         gtid: hasGtids,
         rowMetadata: rowMetadata === undefined ? ownMetadata : atLeastMinimal(rowMetadata),
       }),
@@ -58,9 +64,18 @@ function atLeastMinimal(rowMetadata: RowMetadata): "FULL" | "MINIMAL" {
 /** What tests run on that are about something else than the server: the one that Debian 12 brings. */
 export const usualKind: ServerKind = mariadb("10.11");
 
-export const serverKinds: readonly ServerKind[] = [
-  usualKind,
-  mariadb("11.8"),
-  mysql("MySQL 9.7", true, "FULL"),
-  mysql("MySQL 9.7 without GTIDs, with MINIMAL metadata", false, "MINIMAL"),
+const mysql84 = [
+  mysql("MySQL 8.4", true, "FULL", "8.4"),
+  mysql("MySQL 8.4 without GTIDs, with MINIMAL metadata", false, "MINIMAL", "8.4"),
 ];
+
+/** With EDGE_TEST_SERVERS=mysql-8.4 the tests of all kinds run on that one instead: too much for each run. */
+export const serverKinds: readonly ServerKind[] =
+  process.env["EDGE_TEST_SERVERS"] === "mysql-8.4"
+    ? mysql84
+    : [
+        usualKind,
+        mariadb("11.8"),
+        mysql("MySQL 9.7", true, "FULL"),
+        mysql("MySQL 9.7 without GTIDs, with MINIMAL metadata", false, "MINIMAL"),
+      ];

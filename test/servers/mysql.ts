@@ -1,4 +1,4 @@
-/** A throw-away MySQL 9.7, with what MariaDB's has: the same interface, the same promises. */
+/** A throw-away MySQL 9.7 or 8.4, with what MariaDB's has: the same interface, the same promises. */
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { cpSync, existsSync, mkdirSync, renameSync, rmSync } from "node:fs";
@@ -17,15 +17,20 @@ import { removeDirectory, throwAwayDirectory } from "./directories.ts";
 import { withLock } from "./locks.ts";
 import { serverAccount, versionInTree } from "./mariadb-template.ts";
 import { freePort } from "./ports.ts";
+import { ubuntuArchive } from "./ubuntu-archive.ts";
+
+export type MysqlRelease = "9.7" | "8.4";
 
 export interface MysqlOptions extends DatabaseOptions {
+  /** Default 9.7. */
+  readonly release?: MysqlRelease;
   /** binlog_row_metadata; default FULL. The server's own default is MINIMAL. */
   readonly rowMetadata?: "FULL" | "MINIMAL";
   /** gtid_mode; default true, as the server's own. */
   readonly gtid?: boolean;
   /**
    * innodb_native_foreign_keys; default false, as the server's own: cascades are in the binlog.
-   * True brings back the silent cascades of MySQL 8.
+   * True brings back the silent cascades of MySQL 8, which 8.4 has without being asked.
    */
   readonly nativeForeignKeys?: boolean;
 }
@@ -41,10 +46,15 @@ export interface MysqlInstallation {
   readonly user: Account | null;
 }
 
-/** Brings MySQL as a Debian tree of its own: the machine's own packages stay as they are. */
-export async function ensureMysql(): Promise<MysqlInstallation> {
+const origins = {
+  "9.7": { suite: "sid" },
+  "8.4": { suite: "resolute", archive: ubuntuArchive },
+} as const;
+
+/** Brings MySQL as a tree of its own: the machine's own packages stay as they are. */
+export async function ensureMysql(release: MysqlRelease = "9.7"): Promise<MysqlInstallation> {
   const tree = await ensureDebianTree({
-    suite: "sid",
+    ...origins[release],
     packages: ["mysql-server-core", "mysql-client-core"],
     why: "the throw-away MySQL",
   });
@@ -53,7 +63,7 @@ export async function ensureMysql(): Promise<MysqlInstallation> {
 
 /** Starts a throw-away server, whose accounts use caching_sha2_password. About a second. */
 export async function startMysql(options: MysqlOptions = {}): Promise<MysqlServer> {
-  const installation = await ensureMysql();
+  const installation = await ensureMysql(options.release);
   const template = await mysqlTemplate(installation);
   const files = prepareDatabaseFiles("mysql", template, installation, options);
   const program = programOf(installation, options);
@@ -75,7 +85,9 @@ function programOf(installation: MysqlInstallation, options: MysqlOptions): Data
       `binlog_row_metadata=${options.rowMetadata ?? "FULL"}`,
       `gtid_mode=${gtid}`,
       `enforce_gtid_consistency=${gtid}`,
-      ...(options.nativeForeignKeys === true ? ["innodb_native_foreign_keys=ON"] : []),
+      ...(options.nativeForeignKeys === true && options.release !== "8.4"
+        ? ["innodb_native_foreign_keys=ON"]
+        : []),
       "innodb_redo_log_capacity=16M",
       // Next to files that tests write and read; the default is a directory of the package.
       `secure_file_priv=${join(files.directory, "tmp")}`,
