@@ -26,6 +26,7 @@ import {
 import { capture, Consumer, COUNT, filled, recover, tuning } from "./damage-model.ts";
 import {
   checkpoint,
+  copyOpenState,
   event,
   eventually,
   memoryDatabase,
@@ -88,7 +89,7 @@ describe("a damaged spool", () => {
     await compacted(dir);
     const options = { tuning: { ...tuning, provenBytesMax: 0 } };
     const spool = await openSpool(dir, options);
-    await cp(dir, killed, { recursive: true });
+    await copyOpenState(dir, killed);
     await spool.close();
     for (const each of [dir, killed]) {
       await flip(await largest(each, /\.ldb$/), (bytes) => bytes.length >> 1);

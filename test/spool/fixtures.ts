@@ -1,5 +1,5 @@
 /** Parts that the spool's tests share. */
-import { mkdtemp, rm } from "node:fs/promises";
+import { cp, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TestContext } from "node:test";
@@ -29,6 +29,11 @@ export async function stateDirOf(t: TestContext, release = (_path: string): void
 }
 
 const openSpools = new Set<Spool>();
+
+/** What a process leaves that is killed now. A marker that is just being written can be gone before it is copied. */
+export async function copyOpenState(dir: string, to: string): Promise<void> {
+  await cp(dir, to, { recursive: true, filter: (path) => !path.endsWith("state.json.new") });
+}
 
 /** What the spool told its observer and its log. */
 export class Witness implements Log {

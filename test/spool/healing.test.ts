@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cp, rm } from "node:fs/promises";
+import { rm } from "node:fs/promises";
 import { it } from "node:test";
 import { Healing } from "../../agent/healing.ts";
 import { AgentError } from "../../agent/kernel/errors.ts";
@@ -13,6 +13,7 @@ import { flipValue, orderKey } from "./damage-cases.ts";
 import { capture, COUNT, filled, tuning } from "./damage-model.ts";
 import {
   checkpoint,
+  copyOpenState,
   event,
   eventually,
   memoryDatabase,
@@ -145,7 +146,7 @@ it("leaves no moment at which a crash keeps the gap event and loses what is to b
   const seen = new Set<string>();
   for (const [index, image] of images.entries()) {
     const copy = `${dir}-${index}`;
-    await cp(dir, copy, { recursive: true });
+    await copyOpenState(dir, copy);
     const again = await openSpool(copy, { database: await databaseOf(image) });
     const isTold = (await readAll(again, ORDERS)).some(({ id }) => id.startsWith("id-gap"));
     const isAsked = again.checkpoint()?.snapshot?.jobs.length === 1;

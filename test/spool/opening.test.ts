@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { cp, readdir, stat, writeFile } from "node:fs/promises";
+import { readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import type { TestContext } from "node:test";
@@ -8,7 +8,17 @@ import { metaKey } from "../../agent/spool/keys.ts";
 import { readMarker, writeMarker } from "../../agent/spool/marker.ts";
 import { decodeJson, RecordEncoder } from "../../agent/spool/record.ts";
 import { verifySpool } from "../../agent/spool/verify.ts";
-import { checkpoint, CUSTOMERS, event, openSpool, ORDERS, readAll, stateDirOf, tamper } from "./fixtures.ts";
+import {
+  checkpoint,
+  copyOpenState,
+  CUSTOMERS,
+  event,
+  openSpool,
+  ORDERS,
+  readAll,
+  stateDirOf,
+  tamper,
+} from "./fixtures.ts";
 
 const COUNT = 400;
 const orders = Array.from({ length: COUNT }, (_, n) => event(n));
@@ -53,8 +63,7 @@ describe("opening the spool", () => {
     const copy = await stateDirOf(t);
     const spool = await openSpool(dir);
     await spool.append({ events: [], checkpoint: checkpoint(4) });
-    // What a process leaves that is killed now.
-    await cp(dir, copy, { recursive: true });
+    await copyOpenState(dir, copy);
     await spool.close();
     const again = await openSpool(copy);
     assert.deepEqual(again.checkpoint(), checkpoint(4));
