@@ -18,6 +18,8 @@ export interface ServerKind {
   readonly hasGtids: boolean;
   /** The values of binlog_row_metadata that it knows, most first. */
   readonly rowMetadata: readonly RowMetadata[];
+  /** Whether it has columns of type VECTOR. */
+  readonly hasVectors: boolean;
   /** The value that it starts with. */
   readonly ownMetadata: RowMetadata;
   start(options?: KindOptions): Promise<DatabaseServer>;
@@ -28,6 +30,7 @@ function mariadb(version: "10.11" | "11.8"): ServerKind {
     name: `MariaDB ${version}`,
     flavour: "mariadb",
     hasGtids: true,
+    hasVectors: version === "11.8",
     rowMetadata: ["FULL", "MINIMAL", "NO_LOG"],
     ownMetadata: "FULL",
     start: (options = {}) => startMariadb({ ...options, version }),
@@ -45,6 +48,7 @@ function mysql(
     name,
     flavour: "mysql",
     hasGtids,
+    hasVectors: release === "9.7",
     rowMetadata: ["FULL", "MINIMAL"],
     ownMetadata,
     start: ({ rowMetadata, ...options } = {}) =>

@@ -231,6 +231,8 @@ for (const kind of kinds)
     });
 
     test("can be begun anew at the end, at a place, and at a GTID, but not inside a transaction", async () => {
+      // The crash that cut a binlog above can leave a GTID in the engine that no file has: purged, to all.
+      await server.query(reset(kind));
       const checkpoint = await captured();
       await insert(2);
       const { source } = sourceOf(settingsOf());

@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 
 import type { SchemaColumn } from "../../../agent/source/decode/column-definition.ts";
 import type { DatabaseServer, SqlRow } from "../../servers/database.ts";
-import { type ServerKind, serverKinds } from "../../servers/matrix.ts";
+import { type ServerKind, usualKind } from "../../servers/matrix.ts";
 import { type DecodedTable, decodeTable, type RawEvent, readBinlogs } from "./binlog-file.ts";
 
 export class DecodeServer {
@@ -16,8 +16,7 @@ export class DecodeServer {
   }
 
   /** Default: the oldest MariaDB, where most corners of the format are. */
-  static async start(kind: ServerKind | undefined = serverKinds[0]): Promise<DecodeServer> {
-    assert.ok(kind !== undefined);
+  static async start(kind: ServerKind = usualKind): Promise<DecodeServer> {
     const server = await kind.start({ rowMetadata: "FULL" });
     await server.query("SET GLOBAL innodb_flush_log_at_trx_commit=0; CREATE DATABASE decode");
     return new DecodeServer(server, kind);

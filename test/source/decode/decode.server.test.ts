@@ -76,8 +76,7 @@ function comparable(value: Value | undefined): Value | undefined {
 for (const kind of serverKinds.filter(({ hasGtids }) => hasGtids))
   describe(kind.name, () => {
     const compresses = kind.flavour === "mariadb";
-    const hasVectors = kind.name !== "MariaDB 10.11";
-    const everyType = everyTypeOf({ flavour: kind.flavour, hasVectors });
+    const everyType = everyTypeOf(kind);
     before(async () => {
       server = await DecodeServer.start(kind);
     });
