@@ -1,5 +1,5 @@
 /**
- * Root file systems of Debian releases other than this machine's, made by debootstrap once and kept
+ * Root file systems of Debian (and Ubuntu) releases other than this machine's, made by debootstrap once and kept
  * in the cache. A program of such a tree runs by the tree's own loader and libraries, under the
  * machine's own paths: no change of root, no /proc, no /dev, so nothing is left to unmount.
  */
@@ -54,9 +54,9 @@ export async function ensureDebianTree({ suite, packages, why, archive }: TreeWa
   return withLock(`debian-tree-${key}`, async () => {
     if (existsSync(tree)) return tree;
     if (process.getuid?.() !== 0) {
-      throw new PackagesMissingError(`${why} needs a Debian ${suite} tree, which only root can make`);
+      throw new PackagesMissingError(`${why} needs a tree of ${suite}, which only root can make`);
     }
-    process.stderr.write(`setup: making a Debian ${suite} tree with ${packages.join(", ")} (${why}; once)\n`);
+    process.stderr.write(`setup: making a tree of ${suite} with ${packages.join(", ")} (${why}; once)\n`);
     const partial = `${tree}.partial`;
     // What a run left that was killed: the lock says that nobody works on it.
     removeTree(partial);

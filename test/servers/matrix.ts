@@ -73,13 +73,18 @@ const mysql84 = [
   mysql("MySQL 8.4 without GTIDs, with MINIMAL metadata", false, "MINIMAL", "8.4"),
 ];
 
+const usualKinds = [
+  usualKind,
+  mariadb("11.8"),
+  mysql("MySQL 9.7", true, "FULL"),
+  mysql("MySQL 9.7 without GTIDs, with MINIMAL metadata", false, "MINIMAL"),
+];
+
+function kindsOf(wanted: string | undefined): readonly ServerKind[] {
+  if (wanted === undefined || wanted === "") return usualKinds;
+  if (wanted === "mysql-8.4") return mysql84;
+  throw new Error(`EDGE_TEST_SERVERS is "${wanted}"; it can be mysql-8.4, or unset for the usual servers`);
+}
+
 /** With EDGE_TEST_SERVERS=mysql-8.4 the tests of all kinds run on that one instead: too much for each run. */
-export const serverKinds: readonly ServerKind[] =
-  process.env["EDGE_TEST_SERVERS"] === "mysql-8.4"
-    ? mysql84
-    : [
-        usualKind,
-        mariadb("11.8"),
-        mysql("MySQL 9.7", true, "FULL"),
-        mysql("MySQL 9.7 without GTIDs, with MINIMAL metadata", false, "MINIMAL"),
-      ];
+export const serverKinds: readonly ServerKind[] = kindsOf(process.env["EDGE_TEST_SERVERS"]);
